@@ -7,10 +7,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rewardsmith.model.load import LoadOptions
     from rewardsmith.model.reward_model import RewardModel
+    from rewardsmith.training.config import RewardConfig
+    from rewardsmith.training.trainer import RewardTrainer
 
-__all__ = ["LoadOptions", "RewardModel", "__version__"]
+__all__ = ["LoadOptions", "RewardConfig", "RewardModel", "RewardTrainer", "__version__"]
 
-_LAZY = {"RewardModel": "rewardsmith.model.reward_model", "LoadOptions": "rewardsmith.model.load"}
+_LAZY = {
+    "RewardModel": "rewardsmith.model.reward_model",
+    "LoadOptions": "rewardsmith.model.load",
+    "RewardConfig": "rewardsmith.training.config",
+    "RewardTrainer": "rewardsmith.training.trainer",
+}
 
 
 def __getattr__(name: str) -> Any:

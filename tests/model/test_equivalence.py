@@ -145,7 +145,7 @@ def test_a_backbone_that_ignores_the_mask_falls_back_and_says_so(bases, caplog, 
     body = model.backbone.body
     original = body.forward
 
-    def deaf(*args, attention_mask=None, **kwargs):
+    def deaf(*args, attention_mask=None, layout=None, **kwargs):
         masked = attention_mask is not None and attention_mask.dim() == 4
         return original(*args, attention_mask=None if masked else attention_mask, **kwargs)
 

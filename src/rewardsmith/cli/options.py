@@ -37,7 +37,8 @@ DeviceMap = Annotated[
 FourBit = Annotated[bool, typer.Option("--load-in-4bit", help="Load the backbone in 4-bit NF4 (extra: quant).")]
 TrustRemote = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint.")]
 Attention = Annotated[
-    str | None, typer.Option("--attention", help="sdpa, eager or flex_attention; default: sdpa where there is one.")
+    str | None,
+    typer.Option("--attention", help="tree, sdpa, eager or flex_attention; default: tree on a CPU, else sdpa."),
 ]
 
 

@@ -6,7 +6,7 @@ Shapes: B rows, L positions a row, R responses in the batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rewardsmith.encoding.tree import Tree
@@ -29,6 +29,7 @@ class Batch:
         last: [R] int64, index into the flattened [B * L] of each response's last token.
         owner: [R] pairs (index of the tree in the caller's list, index of the response in its tree).
         spans: [R] lists of flattened index ranges (start, stop) that hold the response's own tokens, for mean pooling.
+        sizes: per tree, in the order of the rows, the lengths of its prefix and of its branches.
     """
 
     input_ids: torch.Tensor
@@ -38,6 +39,7 @@ class Batch:
     last: torch.Tensor
     owner: list[tuple[int, int]]
     spans: list[list[tuple[int, int]]]
+    sizes: list[tuple[int, ...]]
 
     def to(self, device: Any) -> Batch:
         """The same batch with its tensors on ``device``."""
@@ -49,6 +51,16 @@ class Batch:
             self.last.to(device),
             self.owner,
             self.spans,
+            self.sizes,
+        )
+
+    def reordered(self, order: Sequence[int]) -> Batch:
+        """The same rows with the responses read in another order, ``order`` a permutation of [0, R)."""
+        return replace(
+            self,
+            last=self.last[list(order)],
+            owner=[self.owner[place] for place in order],
+            spans=[self.spans[place] for place in order],
         )
 
 
@@ -90,11 +102,15 @@ def plan(lengths: Sequence[int], budget: int, *, one_per_row: bool = False) -> l
     return batches
 
 
-def collate(trees: Sequence[Tree], rows: Sequence[Sequence[int]], pad_id: int) -> Batch:
-    """Lay the trees of ``rows`` (indices into ``trees``) out as one padded batch."""
+def collate(trees: Sequence[Tree], rows: Sequence[Sequence[int]], pad_id: int, multiple_of: int | None = None) -> Batch:
+    """Lay the trees of ``rows`` (indices into ``trees``) out as one padded batch.
+
+    With ``multiple_of``, the width of the rows is a multiple of it.
+    """
     import torch
 
     width = max(sum(len(trees[index]) for index in row) for row in rows)
+    width += -width % (multiple_of or 1)
     shape = (len(rows), width)
     ids = torch.full(shape, pad_id, dtype=torch.int64)
     positions = torch.zeros(shape, dtype=torch.int64)
@@ -103,11 +119,13 @@ def collate(trees: Sequence[Tree], rows: Sequence[Sequence[int]], pad_id: int) -
     last: list[int] = []
     owner: list[tuple[int, int]] = []
     spans: list[list[tuple[int, int]]] = []
+    sizes: list[tuple[int, ...]] = []
     for b, row in enumerate(rows):
         at = 0
         for index in row:
             tree = trees[index]
             begin, depth = at, len(tree.prefix)
+            sizes.append((depth, *map(len, tree.branches)))
             for k, tokens in enumerate((tree.prefix, *tree.branches)):
                 stop = at + len(tokens)
                 first = 0 if k == 0 else depth
@@ -120,7 +138,7 @@ def collate(trees: Sequence[Tree], rows: Sequence[Sequence[int]], pad_id: int) -
                     owner.append((index, k - 1))
                     spans.append(_span(tree, k - 1, b * width + begin, b * width + at))
                 at = stop
-    return Batch(ids, positions, tree_ids, branch_ids, torch.tensor(last, dtype=torch.int64), owner, spans)
+    return Batch(ids, positions, tree_ids, branch_ids, torch.tensor(last, dtype=torch.int64), owner, spans, sizes)
 
 
 def _span(tree: Tree, branch: int, prefix_at: int, branch_at: int) -> list[tuple[int, int]]:

@@ -16,7 +16,9 @@ from torch import nn
 from rewardsmith.encoding import pack
 from rewardsmith.encoding.pack import Batch
 from rewardsmith.encoding.tree import Tree, split, unshare
-from rewardsmith.errors import ModelError
+from rewardsmith.errors import ModelError, UsageError
+from rewardsmith.model import tree_attention
+from rewardsmith.model.tree_attention import Layout
 
 Pooling = Literal["last", "mean", "model"]
 logger = logging.getLogger("rewardsmith")
@@ -65,11 +67,19 @@ class Backbone:
         """Number of transformer layers."""
         return self.network.config.get_text_config().num_hidden_layers
 
+    @property
+    def by_tree(self) -> bool:
+        """True when attention is computed tree by tree; all trees of a batch then stand in one row, without padding."""
+        return self.shares and self.network.config._attn_implementation == tree_attention.NAME
+
     def arrange(self, trees: Sequence[Tree], budget: int) -> tuple[list[Tree], list[list[list[int]]]]:
         """Trees as this backbone can read them, and batches of rows of their indices. Responses keep their order."""
         if self.shares:
             pieces = [piece for tree in trees for piece in split(tree, budget)]
-            return pieces, pack.plan([len(tree) for tree in pieces], budget)
+            batches = pack.plan([len(tree) for tree in pieces], budget)
+            if self.by_tree:
+                batches = [[[index for row in rows for index in row]] for rows in batches]
+            return pieces, batches
         alone = [single for tree in trees for single in unshare(tree)]
         return alone, pack.plan([len(tree) for tree in alone], budget, one_per_row=True)
 
@@ -88,13 +98,13 @@ class Backbone:
         if self.pooling == "model":
             return self._head_inputs(batch)[None]
         if layers is None or list(layers) == [self.layers]:
-            return self._pool(self._states(batch).last_hidden_state, batch, None)[None]
-        hidden = self._states(batch, output_hidden_states=True).hidden_states
+            return self.pool(self.states(batch).last_hidden_state, batch)[None]
+        hidden = self.states(batch, output_hidden_states=True).hidden_states
         # The last of the hidden states has been through the final norm already; the others have not.
         norms = [None if n == self.layers else self.body.norm for n in layers]
-        return torch.stack([self._pool(hidden[n], batch, norm) for n, norm in zip(layers, norms, strict=True)])
+        return torch.stack([self.pool(hidden[n], batch, norm) for n, norm in zip(layers, norms, strict=True)])
 
-    def _pool(self, states: torch.Tensor, batch: Batch, norm: Any) -> torch.Tensor:
+    def pool(self, states: torch.Tensor, batch: Batch, norm: Any = None) -> torch.Tensor:
         """[B, L, d] -> [R, d] float32. The norm works position by position, so it need only see those that are read."""
         flat = states.flatten(0, 1)
         norm = norm or (lambda x: x)
@@ -105,18 +115,32 @@ class Backbone:
             pooled = torch.stack([norm(span).float().mean(0) for span in spans])
         return pooled.to(self.device)  # layers may live on several devices
 
-    def _states(self, batch: Batch, **options: Any) -> Any:
+    def states(self, batch: Batch, **options: Any) -> Any:
+        """The body's output for a batch on its device, gradients and all."""
         inputs: dict[str, Any] = {"input_ids": batch.input_ids, "use_cache": False, **options}
-        if self.shares:
+        if self.by_tree:
+            inputs |= {"position_ids": batch.position_ids, "layout": Layout.of(batch, self._windows())}
+            mask = tree_attention.placeholder(batch.input_ids.device)
+            inputs["attention_mask"] = dict.fromkeys(self._kinds(), mask) if len(self._kinds()) > 1 else mask
+        elif self.shares:
             inputs |= {"position_ids": batch.position_ids, "attention_mask": self._mask(batch)}
         else:
             inputs["attention_mask"] = (batch.tree != pack.PAD).long()
         return self.body(**inputs)
 
+    def _kinds(self) -> set[str]:
+        return set(getattr(self.network.config.get_text_config(), "layer_types", None) or ())
+
+    def _windows(self) -> list[int | None]:
+        """Per layer, its sliding window; None for full attention."""
+        config = self.network.config.get_text_config()
+        window = getattr(config, "sliding_window", None)
+        kinds = getattr(config, "layer_types", None) or ["sliding_attention"] * self.layers
+        return [window if kind == "sliding_attention" else None for kind in kinds]
+
     def _mask(self, batch: Batch) -> Any:
         config = self.network.config.get_text_config()
-        kinds = set(getattr(config, "layer_types", None) or ())
-        window = getattr(config, "sliding_window", None)
+        kinds, window = self._kinds(), getattr(config, "sliding_window", None)
         if len(kinds) > 1:
             return {kind: self._one_mask(batch, window if kind == "sliding_attention" else None) for kind in kinds}
         return self._one_mask(batch, None if kinds == {"full_attention"} else window)
@@ -126,15 +150,19 @@ class Backbone:
             return pack.block_mask(batch, window)
         return pack.dense_mask(batch, self.dtype, window)
 
+    def plain_inputs(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """A batch of one response a row as any transformers model takes it."""
+        inputs = {"input_ids": batch.input_ids, "attention_mask": (batch.tree != pack.PAD).long()}
+        if self.segments:
+            inputs["token_type_ids"] = _segments(batch)
+        return inputs
+
     def _head_inputs(self, batch: Batch) -> torch.Tensor:
         """Run the whole classifier and catch what enters its head: right for every encoder's own pooling."""
         caught: list[torch.Tensor] = []
         handle = self.head.register_forward_pre_hook(lambda _module, inputs: caught.append(inputs[0]))
-        inputs = {"input_ids": batch.input_ids, "attention_mask": (batch.tree != pack.PAD).long()}
-        if self.segments:
-            inputs["token_type_ids"] = _segments(batch)
         try:
-            self.network(**inputs)
+            self.network(**self.plain_inputs(batch))
         finally:
             handle.remove()
         return caught[-1].float().to(self.device)
@@ -170,12 +198,25 @@ def head_name(network: Any) -> str:
 
 
 @torch.inference_mode()
-def probe(network: Any, pooling: Pooling | None = None, *, segments: bool = False) -> Backbone:
+def probe(
+    network: Any, pooling: Pooling | None = None, *, segments: bool = False, attention: str | None = None
+) -> Backbone:
     """Find out, by trying, how a network may be read (the self-check of the encoding).
 
     A backbone is causal when changing the last token leaves earlier states alone. It shares when the same two
     responses get the same features in one tree and alone. Where sharing is not exact (encoders, linear attention,
     state-space layers), rows hold one response each and a log line says so.
+
+    Args:
+        network: freshly loaded.
+        pooling: what the head reads; None for the kind's default.
+        segments: see :class:`Backbone`.
+        attention: ``tree`` computes attention tree by tree, ``own`` leaves the network its own; None takes ``tree``
+            on a CPU, where it is faster, and ``own`` elsewhere.
+
+    Raises:
+        ModelError: the pooling does not go with the network.
+        UsageError: ``tree`` was asked for and does not work here.
     """
     config = network.config.get_text_config()
     vocabulary = config.vocab_size
@@ -191,15 +232,32 @@ def probe(network: Any, pooling: Pooling | None = None, *, segments: bool = Fals
     if pooling == "model":
         raise ModelError("pooling 'model' is for encoders; a causal model pools 'last' or 'mean'")
     backbone.pooling = pooling or "last"
-    reason = _sharing_fails(backbone, tokens)
-    if reason and network.config._attn_implementation == "flex_attention":
-        logger.warning("flex attention does not work here: %s; sdpa with a dense mask does its work", reason)
-        network.set_attn_implementation("sdpa")
-        reason = _sharing_fails(backbone, tokens)
+    reason = _settle_attention(backbone, tokens, attention)
     backbone.shares = reason is None
     if reason:
         logger.warning("prompts are not shared between responses: %s; every response gets a row of its own", reason)
     return backbone
+
+
+def _settle_attention(backbone: Backbone, tokens: list[int], wanted: str | None) -> str | None:
+    """Choose the attention that shares prompts; None when one does, else what is wrong with the last tried."""
+    network = backbone.network
+    own = network.config._attn_implementation
+    own = "sdpa" if own == tree_attention.NAME else own  # probed before
+    if wanted == "tree" or (wanted is None and own == "sdpa" and backbone.device.type == "cpu"):
+        network.set_attn_implementation(tree_attention.NAME)
+        reason = _sharing_fails(backbone, tokens)
+        if reason is None:
+            return None
+        if wanted == "tree":
+            raise UsageError(f"attention 'tree' does not work with this model: {reason}; leave it out")
+        network.set_attn_implementation(own)
+    reason = _sharing_fails(backbone, tokens)
+    if reason and own == "flex_attention":
+        logger.warning("flex attention does not work here: %s; sdpa with a dense mask does its work", reason)
+        network.set_attn_implementation("sdpa")
+        reason = _sharing_fails(backbone, tokens)
+    return reason
 
 
 def _plain_states(backbone: Backbone, ids: list[int]) -> torch.Tensor:

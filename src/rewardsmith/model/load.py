@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ class LoadOptions:
         device_map: handed to transformers (``"auto"`` spreads a large model over devices); overrides ``device``.
         load_in_4bit: NF4 by bitsandbytes.
         trust_remote_code: run code that comes with the checkpoint.
-        attention: ``sdpa``, ``eager`` or ``flex_attention``; None chooses sdpa where the model has it.
+        attention: ``tree`` (attention tree by tree), ``sdpa``, ``eager`` or ``flex_attention``; None chooses sdpa where
+            the model has it, and ``tree`` on a CPU.
     """
 
     dtype: str = "auto"
@@ -75,7 +77,15 @@ def separate_pad(tokenizer: Any) -> None:
     tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
 
 
-def load_network(folder: Path, tokenizer: Any, options: LoadOptions, *, fresh_head: bool) -> Any:
+def load_network(
+    folder: Path,
+    tokenizer: Any,
+    options: LoadOptions,
+    *,
+    fresh_head: bool,
+    seeded: bool = False,
+    more: Mapping[str, Any] | None = None,
+) -> Any:
     """A ``*ForSequenceClassification`` network with one output, in eval mode.
 
     Args:
@@ -83,6 +93,9 @@ def load_network(folder: Path, tokenizer: Any, options: LoadOptions, *, fresh_he
         tokenizer: its tokenizer, pad token settled.
         fresh_head: True to put a new head on a base model (an existing head of one output is kept, trap 3);
             False to insist on a trained head.
+        seeded: draw missing layers from torch's generator as it stands, which the caller has seeded. Otherwise they are
+            always the same and the generator is left alone.
+        more: further arguments of ``from_pretrained``.
 
     Raises:
         ModelError: the folder holds no reward model, a classifier of several labels, or an unsupported architecture.
@@ -102,7 +115,7 @@ def load_network(folder: Path, tokenizer: Any, options: LoadOptions, *, fresh_he
     device = pick_device(options.device)
     dtype = pick_dtype(options.dtype, device)
     arguments: dict[str, Any] = {"config": config, "dtype": dtype, "trust_remote_code": options.trust_remote_code}
-    if options.attention:
+    if options.attention not in (None, "tree"):  # tree: see backbone.probe
         arguments["attn_implementation"] = options.attention
     if options.device_map:
         arguments["device_map"] = options.device_map
@@ -111,11 +124,13 @@ def load_network(folder: Path, tokenizer: Any, options: LoadOptions, *, fresh_he
         arguments.setdefault("device_map", {"": str(device)})
     if fresh_head and not has_head:
         arguments["ignore_mismatched_sizes"] = True
+    arguments |= more or {}
     try:
         # Layers that a base model lacks (a head, an encoder's pooler) are drawn at random: always the same, so that
         # a run that is started again computes the same features.
-        with quiet_transformers(), torch.random.fork_rng():
-            torch.manual_seed(0)
+        with quiet_transformers(), torch.random.fork_rng(enabled=not seeded):
+            if not seeded:
+                torch.manual_seed(0)
             network, info = AutoModelForSequenceClassification.from_pretrained(
                 str(folder), output_loading_info=True, **arguments
             )
@@ -128,7 +143,7 @@ def load_network(folder: Path, tokenizer: Any, options: LoadOptions, *, fresh_he
         raise ModelError(
             f"{folder}: does not fit the devices without offloading; use --load-in-4bit or a larger device"
         )
-    return (network if "device_map" in arguments else network.to(device)).eval()
+    return (network if arguments.get("device_map") else network.to(device)).eval()
 
 
 def head_weight(folder: Path, network: Any) -> torch.Tensor | None:
@@ -137,15 +152,21 @@ def head_weight(folder: Path, network: Any) -> torch.Tensor | None:
     Read from the file because the network may have cast it to its own dtype (trap 9), or may know it by another name
     than the checkpoint (OpenRLHF's ``value_head_prefix``).
     """
-    found = _stored_head(folder, getattr(network.config, "value_head_prefix", None) or "score")
+    weight = stored_tensor(folder, *_head_names(getattr(network.config, "value_head_prefix", None) or "score"))
+    if weight is None or weight.shape != find_head(network).weight.shape:
+        return None
+    return weight.float()
+
+
+def stored_tensor(folder: Path, *names: str) -> torch.Tensor | None:
+    """A tensor of a checkpoint by the first of its names that is there; None when none is."""
+    found = _stored(folder, names)
     if found is None:
         return None
     from safetensors import safe_open
 
-    file, key = found
-    with safe_open(file, framework="pt") as tensors:
-        weight = tensors.get_tensor(key).float()
-    return weight if weight.shape == find_head(network).weight.shape else None
+    with safe_open(found[0], framework="pt") as tensors:
+        return tensors.get_tensor(found[1])
 
 
 def _one_label(config: Any, pad_token_id: int) -> None:
@@ -159,7 +180,7 @@ def _one_label(config: Any, pad_token_id: int) -> None:
 
 def _check_head(folder: Path, config: Any, prefix: str, *, fresh_head: bool) -> bool:
     """True when the folder has a head of one output. Refuses what cannot be a reward model."""
-    found = _stored_head(folder, prefix)
+    found = _stored(folder, _head_names(prefix))
     if found is None:
         if any(folder.glob("*.safetensors")) and not fresh_head:
             kind = (config.architectures or [config.model_type])[0]
@@ -181,9 +202,12 @@ def _check_head(folder: Path, config: Any, prefix: str, *, fresh_head: bool) -> 
     return outputs == 1
 
 
-def _stored_head(folder: Path, prefix: str) -> tuple[Path, str] | None:
-    """File and key of the head's weight in the checkpoint, by the names in use."""
-    names = (f"{prefix}.weight", "score.weight", "classifier.weight", "classifier.out_proj.weight")
+def _head_names(prefix: str) -> tuple[str, ...]:
+    return (f"{prefix}.weight", "score.weight", "classifier.weight", "classifier.out_proj.weight")
+
+
+def _stored(folder: Path, names: Sequence[str]) -> tuple[Path, str] | None:
+    """File and key of the first of ``names`` that the checkpoint has."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:

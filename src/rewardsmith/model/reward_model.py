@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from rewardsmith.encoding import pack
-from rewardsmith.encoding.template import Rendered, Template, coerce, default_mode
+from rewardsmith.encoding.template import Mode, Rendered, Template, coerce, default_mode
 from rewardsmith.encoding.tree import Tree, build, first_places
 from rewardsmith.errors import ContractError, ModelError, UsageError
 from rewardsmith.model import contract as contracts
@@ -97,7 +97,7 @@ class RewardModel:
         tokenizer = load_tokenizer(folder, trust_remote_code=options.trust_remote_code)
         network = load_network(folder, tokenizer, options, fresh_head=False)
         contract = contracts.read(folder)
-        backbone = probe(network, _pooling(contract), segments=_segments(tokenizer))
+        backbone = probe(network, _pooling(contract), segments=_segments(tokenizer), attention=options.attention)
         head = _float32_head(backbone, head_weight(folder, network))
         if contract is None:
             template = Template(tokenizer, default_mode(tokenizer, causal=backbone.causal))
@@ -133,12 +133,39 @@ class RewardModel:
         folder = resolve(str(base))
         tokenizer = load_tokenizer(folder, trust_remote_code=options.trust_remote_code)
         network = load_network(folder, tokenizer, options, fresh_head=True)
-        backbone = probe(network, pooling, segments=_segments(tokenizer))
+        backbone = probe(network, pooling, segments=_segments(tokenizer), attention=options.attention)
         template = Template(tokenizer, default_mode(tokenizer, causal=backbone.causal), template_kwargs or {})
         contract = _plain_contract(backbone, template, str(base))
         if max_length is not None:
             contract = replace(contract, max_length=max_length)
         return cls(backbone, _float32_head(backbone, head_weight(folder, network)), template, contract)
+
+    @classmethod
+    def around(
+        cls,
+        network: Any,
+        tokenizer: Any,
+        *,
+        base: str = "",
+        pooling: Pooling | None = None,
+        attention: str | None = None,
+        mode: Mode | None = None,
+    ) -> RewardModel:
+        """A reward model of a network that is in memory already, its head copied as it is now.
+
+        Args:
+            network: a ``*ForSequenceClassification`` with one output.
+            tokenizer: its tokenizer, its pad token distinct from EOS.
+            base: a name for the contract.
+            pooling: None for the kind's default.
+            attention: see :func:`backbone.probe`.
+            mode: how text is rendered; None for the tokenizer's default.
+        """
+        training = network.training
+        backbone = probe(network.eval(), pooling, segments=_segments(tokenizer) and mode != "text", attention=attention)
+        network.train(training)
+        template = Template(tokenizer, mode or default_mode(tokenizer, causal=backbone.causal))
+        return cls(backbone, _float32_head(backbone, None), template, _plain_contract(backbone, template, base))
 
     # -- scoring
 

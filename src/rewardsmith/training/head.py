@@ -114,7 +114,7 @@ def train_head(
 
     depth = model.backbone.layers
     layers = _layers(model, config.layer)
-    folder = (config.cache or cache_dir()) / "features" / _cache_name(model)
+    folder = (config.cache or cache_dir()) / "features" / cache_name(model)
     if len(layers) == 1 and layers[0] < depth:
         cut(model.backbone.network, layers[0])
     started = time.perf_counter()
@@ -184,7 +184,7 @@ def _layers(model: RewardModel, layer: int | Literal["auto"] | None) -> list[int
     return list(range(1, depth + 1)) if layer == "auto" else [layer]
 
 
-def _cache_name(model: RewardModel) -> str:
+def cache_name(model: RewardModel) -> str:
     """Model, template, tokenizer, pooling and dtype: whatever changes a feature. The text is in each row's key."""
     network, backbone = model.backbone.network, model.backbone
     config = {k: v for k, v in network.config.to_dict().items() if k not in ("_name_or_path", "transformers_version")}

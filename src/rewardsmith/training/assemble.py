@@ -1,0 +1,210 @@
+"""From what a user hands to the trainer - a name or a network, a tokenizer, adapters - to a network ready to train."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rewardsmith.encoding.frozen_date import freeze_date
+from rewardsmith.errors import FileError, MissingExtraError, ModelError, UsageError
+from rewardsmith.model.backbone import head_name
+from rewardsmith.model.bases import resolve
+from rewardsmith.model.hardware import DTYPES
+from rewardsmith.model.load import (
+    LoadOptions,
+    head_weight,
+    load_network,
+    load_tokenizer,
+    separate_pad,
+    stored_tensor,
+)
+from rewardsmith.model.quantise import is_quantised
+from rewardsmith.training.config import RewardConfig
+
+logger = logging.getLogger("rewardsmith")
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A network before adapters, with its tokenizer.
+
+    Args:
+        network: the ``*ForSequenceClassification`` itself; inside ``model`` when that is a PEFT model.
+        model: what was handed in, or ``network``.
+        tokenizer: right-padded, pad distinct from EOS.
+        name: of the base, for the contract.
+        folder: it was loaded from; None when it was handed in.
+        fresh: False when it came with a trained reward head.
+    """
+
+    network: Any
+    model: Any
+    tokenizer: Any
+    name: str
+    folder: Path | None = None
+    fresh: bool = True
+
+
+def assemble(model: Any, args: RewardConfig, tokenizer: Any, quantization_config: Any) -> Assembled:
+    """Load or check the model and its tokenizer.
+
+    Raises:
+        ModelError: not a reward model and cannot become one: several labels, an encoder-decoder, damaged files.
+        UsageError: arguments that contradict each other.
+    """
+    if isinstance(model, (str, Path)):
+        found = _load(str(model), args, tokenizer, quantization_config)
+    else:
+        unused = {"model_init_kwargs": args.model_init_kwargs, "quantization_config": quantization_config}
+        for name, value in unused.items():
+            if value is not None:
+                logger.warning("%s is ignored: the model is loaded already", name)
+        found = _given(model, args, tokenizer)
+    _set_eos(found, args)
+    if args.chat_template_path is not None:
+        found.tokenizer.chat_template = _chat_template(args.chat_template_path, args.trust_remote_code)
+    freeze_date(found.tokenizer)
+    _set_pad(found, args)
+    return found
+
+
+def _load(model: str, args: RewardConfig, tokenizer: Any, quantization_config: Any) -> Assembled:
+    options: dict[str, Any] = {**args.model_init_kwargs} if isinstance(args.model_init_kwargs, dict) else {}
+    if quantization_config is not None:
+        if "quantization_config" in options:
+            raise UsageError("quantization_config is given twice: to the trainer and in model_init_kwargs")
+        options["quantization_config"] = quantization_config
+    trust = options.pop("trust_remote_code", args.trust_remote_code)
+    dtype = options.pop("dtype", "float32")
+    dtype = next((name for name, kind in DTYPES.items() if kind == dtype), dtype)
+    attention = options.pop("attn_implementation", None)
+    folder = resolve(model)
+    if tokenizer is None:
+        tokenizer = load_tokenizer(folder, trust_remote_code=trust)
+    else:
+        separate_pad(tokenizer)
+    loading = LoadOptions(dtype=dtype, device="cpu", trust_remote_code=trust, attention=attention)
+    network = load_network(folder, tokenizer, loading, fresh_head=True, seeded=True, more=options)
+    # A head that was stored keeps its float32 values, and OpenRLHF's name for it is understood (trap 3).
+    stored = head_weight(folder, network)
+    head = network.get_submodule(head_name(network))
+    if not is_quantised(network):
+        head.float()
+    if stored is not None:
+        head.weight.data.copy_(stored)
+    return Assembled(network, network, tokenizer, model, folder, fresh=stored is None)
+
+
+def _given(model: Any, args: RewardConfig, tokenizer: Any) -> Assembled:
+    labels = getattr(getattr(model, "config", None), "num_labels", None)
+    if labels != 1:
+        raise ModelError(
+            f"the model has num_labels={labels}; a reward model has one output: load it with num_labels=1, "
+            "or give its name"
+        )
+    network = model.get_base_model() if hasattr(model, "get_base_model") else model
+    name = str(getattr(network.config, "_name_or_path", "") or type(network).__name__)
+    if tokenizer is None:
+        tokenizer = load_tokenizer(resolve(name), trust_remote_code=args.trust_remote_code)
+    folder = Path(name) if Path(name).is_dir() else None
+    return Assembled(network, model, tokenizer, name, folder)
+
+
+def _set_eos(found: Assembled, args: RewardConfig) -> None:
+    if args.eos_token is None:
+        return
+    if args.eos_token not in found.tokenizer.get_vocab():
+        raise UsageError(f"eos_token {args.eos_token!r} is not in the tokenizer's vocabulary; use one of its tokens")
+    found.tokenizer.eos_token = args.eos_token
+    found.network.config.get_text_config().eos_token_id = found.tokenizer.eos_token_id
+
+
+def _set_pad(found: Assembled, args: RewardConfig) -> None:
+    """A pad token that is not EOS (trap 5), known to the network's config."""
+    tokenizer, network = found.tokenizer, found.network
+    if args.pad_token is not None:
+        if args.pad_token not in tokenizer.get_vocab():
+            raise UsageError(
+                f"pad_token {args.pad_token!r} is not in the tokenizer's vocabulary; use one of its tokens"
+            )
+        tokenizer.pad_token = args.pad_token
+    before = tokenizer.pad_token
+    separate_pad(tokenizer)
+    if before is not None and tokenizer.pad_token != before:
+        logger.warning("the pad token %r is also EOS: %r takes its place", before, tokenizer.pad_token)
+    if len(tokenizer) > network.get_input_embeddings().weight.shape[0]:
+        network.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    for config in (network.config, network.config.get_text_config()):
+        config.pad_token_id = tokenizer.pad_token_id
+
+
+def _chat_template(path: str, trust_remote_code: bool) -> str:
+    if path.endswith((".jinja", ".j2")):
+        try:
+            return Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise FileError(f"chat_template_path {path}: cannot be read: {error.strerror}") from error
+    template = load_tokenizer(resolve(path), trust_remote_code=trust_remote_code).chat_template
+    if not template:
+        raise UsageError(f"chat_template_path {path}: that tokenizer has no chat template")
+    return template
+
+
+def add_adapters(found: Assembled, peft_config: Any, args: RewardConfig) -> Assembled:
+    """Wrap the network with adapters, the head always among what is trained and saved (trap 1).
+
+    Raises:
+        MissingExtraError: peft is not installed.
+        UsageError: the model has adapters already, or the config is not PEFT's.
+    """
+    if peft_config is None:
+        return found
+    try:
+        from peft import PeftConfig, PeftModel, get_peft_model
+    except ImportError as error:
+        raise MissingExtraError("lora", "peft_config") from error
+    if not isinstance(peft_config, PeftConfig):
+        raise UsageError(f"peft_config must be a peft.PeftConfig such as LoraConfig, not {type(peft_config).__name__}")
+    if isinstance(found.model, PeftModel):
+        raise UsageError("the model has adapters already: merge them first, or leave peft_config out")
+    if getattr(peft_config, "is_prompt_learning", False):
+        raise UsageError(
+            f"{type(peft_config).__name__} puts virtual tokens before the prompt, which shared prompts have no place "
+            "for; use LoRA or another adapter of weights"
+        )
+    name = head_name(found.network)
+    saved = set(getattr(peft_config, "modules_to_save", None) or ())
+    if name.split(".")[-1] not in saved:
+        peft_config.modules_to_save = sorted({*saved, name.split(".")[-1]})  # type: ignore[attr-defined]
+        if peft_config.task_type != "SEQ_CLS":  # which adds the head by itself
+            logger.warning("the head %r is added to modules_to_save: it would not have been trained or saved", name)
+    model = get_peft_model(found.network, peft_config)
+    if args.gradient_checkpointing:
+        model.enable_input_require_grads()
+    return replace(found, model=model)
+
+
+def without_dropout(model: Any) -> None:
+    """Switch every dropout off, in place."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+
+
+def language_head(found: Assembled) -> torch.Tensor:
+    """The base model's matrix from hidden states to words, [V, d], frozen, which a reward model has no use for else.
+
+    Raises:
+        UsageError: the base keeps none, or it cannot be found.
+    """
+    network = found.network
+    if network.config.get_text_config().tie_word_embeddings:
+        return network.get_input_embeddings().weight
+    weight = stored_tensor(found.folder, "lm_head.weight") if found.folder else None
+    if weight is None:
+        raise UsageError("language_model_coefficient needs a base with a language-model head; give the model by name")
+    return weight.to(network.dtype)

@@ -1,0 +1,142 @@
+"""Settings of the trainer: TRL's ``RewardConfig``, and what ours can do beyond it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import TrainingArguments
+from transformers.trainer_utils import IntervalStrategy
+
+from rewardsmith.errors import UsageError
+from rewardsmith.training.losses import LOSSES
+
+HEAD_INITS = ("random", "probe")
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class RewardConfig(TrainingArguments):
+    """Arguments of :class:`RewardTrainer`. Every field of transformers' ``TrainingArguments`` is here as well.
+
+    The names and defaults of TRL 1.16's ``RewardConfig`` are kept, but for one default: ``bf16`` is chosen by the
+    hardware, where TRL always takes it (on a CPU that emulates bfloat16 that is several times slower than float32).
+
+    Args:
+        learning_rate: of AdamW, > 0.
+        logging_steps: update steps between two logs.
+        gradient_checkpointing: recompute activations in the backward pass: less memory, about a third more time.
+        bf16: mixed precision in bfloat16; None takes it where the device multiplies it natively, unless ``fp16``.
+        model_init_kwargs: for ``from_pretrained`` when the model is given by name.
+        trust_remote_code: run code that comes with a checkpoint.
+        chat_template_path: a Jinja file, or a folder or Hub id of a tokenizer whose template to take.
+        disable_dropout: dropout off: chosen and rejected are then read by the same network.
+        dataset_num_proc: processes that render the data.
+        eos_token: the token that ends a text; None for the tokenizer's.
+        pad_token: deprecated in TRL; set ``tokenizer.pad_token``.
+        max_length: in tokens; a comparison with a longer response is dropped and counted. None keeps all.
+        pad_to_multiple_of: pad rows to a multiple, for compilers that want few shapes; ``auto`` is none.
+        center_rewards_coefficient: pulls chosen + rejected towards 0 (Eisenstein et al. 2023); 0.01 is usual.
+        activation_offloading: keep activations in CPU memory between forward and backward pass.
+
+    Beyond TRL:
+        loss: a name of ``losses.LOSSES``.
+        loss_kwargs: keyword arguments of that loss, e.g. ``{"threshold": 0.3}``.
+        share_prompts: compute a prompt once for all its responses. False pads one response a row, as TRL does.
+        tokens_per_forward: most tokens in one forward pass; a batch with more is split, its gradient stays the same.
+        head_init: ``random``, or ``probe``: fit the head exactly on the frozen features first (Kumar et al. 2022).
+        head_learning_rate: of the head alone; None for ``learning_rate``.
+        head_anchor: coefficient of 0.5 ||w - w0||^2 on the head's weight, w0 the head at the start.
+        language_model_coefficient: of the language-model loss on chosen responses, which keeps the features general
+            (GRM, Yang et al. 2024). None for none.
+        early_stopping_patience: evaluations without a better loss after which to stop; needs ``eval_strategy``.
+        fuse_adapters: compute plain LoRA layers in fewer passes over memory. The numbers stay the same.
+
+    ``label_smoothing_factor`` of ``TrainingArguments`` smooths the preference labels.
+    """
+
+    learning_rate: float = _option(1e-4, "The initial learning rate for AdamW.")
+    logging_steps: float = _option(10, "Update steps between two logs; a share of all steps if below 1.")
+    gradient_checkpointing: bool = _option(True, "Recompute activations: less memory, about a third more time.")
+    bf16: bool | None = _option(None, "bfloat16 mixed precision; default: where the device has it, unless fp16.")
+
+    model_init_kwargs: dict[str, Any] | str | None = _option(None, "Arguments of from_pretrained, as JSON.")
+    trust_remote_code: bool = _option(False, "Run code that comes with a checkpoint.")
+    chat_template_path: str | None = _option(None, "A Jinja file, or a tokenizer whose chat template to take.")
+    disable_dropout: bool = _option(True, "Switch dropout off.")
+    dataset_num_proc: int | None = _option(None, "Processes that render the data.")
+    eos_token: str | None = _option(None, "The token that ends a text; default: the tokenizer's.")
+    pad_token: str | None = _option(None, "Deprecated: set tokenizer.pad_token.")
+    max_length: int | None = _option(1024, "Tokens; comparisons with a longer response are dropped and counted.")
+    pad_to_multiple_of: int | str | None = _option("auto", "Pad rows to a multiple of this; auto: do not.")
+    center_rewards_coefficient: float | None = _option(None, "Pulls chosen + rejected towards 0; 0.01 is usual.")
+    activation_offloading: bool = _option(False, "Keep activations in CPU memory.")
+
+    loss: str = _option("bradley-terry", f"One of {', '.join(LOSSES)}.")
+    loss_kwargs: dict[str, Any] | str | None = _option(None, "Arguments of the loss, as JSON.")
+    share_prompts: bool = _option(True, "Compute a prompt once for all its responses.")
+    tokens_per_forward: int | None = _option(None, "Most tokens in a forward pass; larger batches are split.")
+    head_init: str = _option("random", "random, or probe: fit the head on frozen features first.")
+    head_learning_rate: float | None = _option(None, "Learning rate of the head; default: learning_rate.")
+    head_anchor: float = _option(0.0, "Strength that holds the head near where it started.")
+    language_model_coefficient: float | None = _option(None, "Weight of the language-model loss on chosen responses.")
+    early_stopping_patience: int | None = _option(None, "Evaluations without improvement before stopping.")
+    fuse_adapters: bool = _option(True, "Compute plain LoRA layers in fewer passes over memory.")
+
+    # TrainingArguments parses these from JSON when they come as text from a command line.
+    _VALID_DICT_FIELDS = (*TrainingArguments._VALID_DICT_FIELDS, "model_init_kwargs", "loss_kwargs")
+
+    def __post_init__(self) -> None:
+        if self.bf16 is None:
+            self.bf16 = not self.fp16 and _native_bfloat16(use_cpu=bool(self.use_cpu))
+        if isinstance(self.pad_to_multiple_of, str):
+            text = self.pad_to_multiple_of.lower()
+            self.pad_to_multiple_of = None if text in ("auto", "none", "null") else _integer(text)
+        super().__post_init__()
+        self._check()
+
+    def _check(self) -> None:
+        """Refuse what cannot work, before anything is loaded."""
+        if self.loss not in LOSSES:
+            raise UsageError(f"loss {self.loss!r}: use {', '.join(LOSSES)}")
+        if self.head_init not in HEAD_INITS:
+            raise UsageError(f"head_init {self.head_init!r}: use {' or '.join(HEAD_INITS)}")
+        for name in ("max_length", "tokens_per_forward", "early_stopping_patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} {value}: must be at least 1, or None")
+        if not self.learning_rate > 0:
+            raise UsageError(f"learning_rate {self.learning_rate}: must be greater than 0")
+        if not 0 <= self.label_smoothing_factor < 0.5:
+            raise UsageError(f"label_smoothing_factor {self.label_smoothing_factor}: must be in [0, 0.5)")
+        if self.head_anchor < 0:
+            raise UsageError(f"head_anchor {self.head_anchor}: must be >= 0")
+        if self.early_stopping_patience is not None and IntervalStrategy(self.eval_strategy) == IntervalStrategy.NO:
+            raise UsageError("early_stopping_patience needs evaluations: set eval_strategy to steps or epoch")
+
+    def loss_options(self) -> dict[str, Any]:
+        """Keyword arguments for the loss."""
+        given = json.loads(self.loss_kwargs) if isinstance(self.loss_kwargs, str) else self.loss_kwargs
+        options = dict(given or {})
+        if self.label_smoothing_factor:
+            options.setdefault("label_smoothing", self.label_smoothing_factor)
+        return options
+
+
+def _integer(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"pad_to_multiple_of {text!r}: a number of at least 1, auto or none")
+    return int(text)
+
+
+def _native_bfloat16(*, use_cpu: bool) -> bool:
+    import torch
+
+    from rewardsmith.model.hardware import pick_device, pick_dtype
+
+    device = torch.device("cpu") if use_cpu else pick_device()
+    return pick_dtype("auto", device) == torch.bfloat16

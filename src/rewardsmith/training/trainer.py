@@ -1,0 +1,382 @@
+"""``RewardTrainer``: TRL's interface on transformers' trainer, computing every prompt once."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor
+from transformers import EarlyStoppingCallback, Trainer, set_seed
+
+from rewardsmith.errors import DataError, UsageError
+from rewardsmith.model.backbone import head_name
+from rewardsmith.model.quiet import quiet_transformers
+from rewardsmith.model.reward_model import RewardModel
+from rewardsmith.training import guards, losses, objective
+from rewardsmith.training.assemble import Assembled, add_adapters, assemble, language_head, without_dropout
+from rewardsmith.training.bradley_terry import HeadFit
+from rewardsmith.training.collator import TreeCollator
+from rewardsmith.training.config import RewardConfig
+from rewardsmith.training.forward import teach
+from rewardsmith.training.merge import plain
+from rewardsmith.training.objective import measure, scored
+from rewardsmith.training.probe_start import install, probe_start
+from rewardsmith.training.rows import COLUMNS, RowCount, is_standard, prepare_rows, text_template
+from rewardsmith.training.running_metrics import RunningMetrics
+
+logger = logging.getLogger("rewardsmith")
+
+
+class RewardTrainer(Trainer):
+    """Trains a reward model on comparisons.
+
+    A script written for TRL's ``RewardTrainer`` runs with this one after its import is changed, and logs the same
+    losses. transformers' ``Trainer`` is underneath: callbacks, trackers, checkpoints, DDP and FSDP are its own.
+
+    Args:
+        model: a name or folder (a base model gets a head; a reward model keeps its own), a sequence-classification
+            network with one output, or a ``PeftModel`` around one.
+        args: a :class:`RewardConfig`.
+        data_collator: None packs trees. Another collator must give ``input_ids`` and ``attention_mask`` with all chosen
+            before all rejected, as TRL's does.
+        train_dataset: a ``Dataset`` or ``IterableDataset`` in TRL's preference format (text or messages, prompt
+            explicit or implicit, or ``chosen_ids`` and ``rejected_ids``), or with ``responses`` and ``ranks`` for two or more.
+        eval_dataset: the same, or a dict of them.
+        processing_class: a tokenizer; None loads the model's.
+        compute_metrics: gets ``predictions`` [N, K]: the rewards of a comparison's responses, chosen first, -100 where
+            a comparison has fewer than K; and ``label_ids`` [N], all 0, the place of the preferred one. (TRL gives the
+            rewards of each batch in one column, all chosen before all rejected.)
+        callbacks, optimizers, optimizer_cls_and_kwargs, preprocess_logits_for_metrics: as in ``Trainer``.
+        quantization_config: for a model given by name.
+        peft_config: adapters to put on; the head is trained and saved with them.
+
+    Raises:
+        DataError: no training data, or rows that cannot be read.
+        ModelError: the model is no reward model and cannot become one, or its head would not learn.
+        UsageError: arguments that cannot work together.
+
+    Example:
+        >>> from datasets import load_dataset  # doctest: +SKIP
+        >>> data = load_dataset("trl-lib/ultrafeedback_binarized", split="train")  # doctest: +SKIP
+        >>> RewardTrainer("Qwen/Qwen3-0.6B", RewardConfig("out"), train_dataset=data).train()  # doctest: +SKIP
+    """
+
+    args: RewardConfig  # type: ignore[assignment]
+    model: Any
+
+    # The loss of a batch is a mean over its comparisons; transformers divides by the accumulation steps.
+    loss_is_scaled_for_ga = False
+
+    def __init__(
+        self,
+        model: Any,
+        args: RewardConfig | None = None,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        compute_metrics: Callable[..., dict] | None = None,
+        callbacks: list[Any] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        optimizer_cls_and_kwargs: tuple[Any, dict[str, Any]] | None = None,
+        preprocess_logits_for_metrics: Callable[[Tensor, Tensor], Tensor] | None = None,
+        quantization_config: Any = None,
+        peft_config: Any = None,
+    ):
+        args = args or RewardConfig(f"{_short_name(model)}-Reward")
+        _check_dataset(train_dataset, args)
+        self._objective = objective.build(args.loss, args.loss_options(), args.center_rewards_coefficient)
+        set_seed(args.seed)  # before the model: the random head and adapters are the ones TRL would draw
+        found = assemble(model, args, processing_class, quantization_config)
+        self._source = _reward_model(found, args, train_dataset)
+        teach(self._source.backbone)
+        self.rows: dict[str, RowCount] = {}
+        self._rendering = (self._source.template, args)
+        with args.main_process_first(desc="rendering"):
+            train_dataset = self._rows(train_dataset, "train")
+            eval_dataset = self._rows_of_all(eval_dataset)
+            self.start = _start(self._source, train_dataset) if args.head_init == "probe" and found.fresh else None
+        found = add_adapters(found, peft_config, args)
+        if args.disable_dropout:
+            without_dropout(found.model)
+        guards.check_head(found.network, found.model)
+        guards.check_pad(found.tokenizer, found.network)
+        if args.early_stopping_patience is not None:
+            args.metric_for_best_model = args.metric_for_best_model or "loss"
+            callbacks = [*(callbacks or []), EarlyStoppingCallback(args.early_stopping_patience)]
+        with quiet_transformers():
+            super().__init__(
+                model=found.model,
+                args=args,
+                data_collator=data_collator or self._collator(args),
+                train_dataset=train_dataset,
+                eval_dataset=eval_dataset,
+                processing_class=found.tokenizer,
+                compute_metrics=compute_metrics,
+                callbacks=callbacks,
+                optimizers=optimizers,
+                optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
+                preprocess_logits_for_metrics=preprocess_logits_for_metrics,
+            )
+        if self.args.n_gpu > 1:
+            raise UsageError(
+                "several GPUs are visible to one process: start it with accelerate launch or torchrun, "
+                "or make one visible with CUDA_VISIBLE_DEVICES"
+            )
+        if args.tokens_per_forward and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise UsageError("tokens_per_forward does not go with FSDP or DeepSpeed: take a smaller batch instead")
+        self.can_return_loss, self.label_names = True, []
+        self._network = found.network
+        self._metrics = {"train": RunningMetrics(), "eval": RunningMetrics()}
+        self._tables: list[Tensor] = []
+        self._offload = _offloading(args)
+        self._words: Any = language_head(found) if args.language_model_coefficient is not None else None
+        self._anchor = self._head().weight.detach().clone() if args.head_anchor else None
+        self.model.add_model_tags(["rewardsmith", "reward-trainer"])
+
+    def reward_model(self, **changes: Any) -> RewardModel:
+        """What was trained, as a reward model ready to score and save: adapters merged, unquantised, sealed.
+
+        Args:
+            changes: further fields of its contract, e.g. ``data``.
+        """
+        source, args = self._source, self.args
+        network = plain(self.accelerator.unwrap_model(self.model), self._network)
+        tokenizer = source.template.tokenizer
+        made = RewardModel.around(network, tokenizer, base=source.contract.base_model, mode=source.template.mode)
+        made.contract = replace(made.contract, max_length=args.max_length or source.contract.max_length)
+        facts = {"method": self._method(), "loss": args.loss, "steps": self.state.global_step, "seed": args.seed}
+        return made.sealed(**{"training": facts, **changes})
+
+    def _method(self) -> str:
+        adapters = getattr(self.accelerator.unwrap_model(self.model), "peft_config", None)
+        return f"adapters ({next(iter(adapters.values())).peft_type.value})" if adapters else "all weights"
+
+    # -- data
+
+    def _rows(self, dataset: Any, name: str) -> Any:
+        template, args = self._rendering
+        rows, self.rows[name] = prepare_rows(
+            dataset, template, args.max_length, processes=args.dataset_num_proc, name=name
+        )
+        return rows
+
+    def _rows_of_all(self, dataset: Any) -> Any:
+        if isinstance(dataset, dict):
+            return {name: self._rows(one, name) for name, one in dataset.items()}
+        return None if dataset is None else self._rows(dataset, "eval")
+
+    def _collator(self, args: RewardConfig) -> TreeCollator:
+        backbone = self._source.backbone
+        return TreeCollator(
+            self._source.template.tokenizer.pad_token_id,
+            share=backbone.shares and args.share_prompts,
+            one_row=backbone.by_tree,
+            one_per_row=not backbone.shares,
+            tokens=args.tokens_per_forward,
+            multiple_of=args.pad_to_multiple_of,  # type: ignore[arg-type]
+            language=args.language_model_coefficient is not None,
+        )
+
+    def _set_signature_columns_if_needed(self) -> None:
+        if self._signature_columns is None:
+            self._signature_columns = list(COLUMNS)
+
+    # -- one step
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """Forward and backward of one batch, in as many passes as its collator made of it."""
+        passes = inputs.get("passes") or [None]
+        total = torch.zeros((), device=self.args.device)
+        for number, one in enumerate(passes, start=1):
+            part = inputs if one is None else {"passes": [one]}
+            together = contextlib.nullcontext() if number == len(passes) else self.accelerator.no_sync(model)
+            with together, self._offload():
+                total = total + super().training_step(model, part, num_items_in_batch)
+        self._flush("train")
+        return total
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The loss of a batch, and with ``return_outputs`` the rewards of its responses, [R, 1] in the rows' order."""
+        results = [self._one_pass(model, one) for one in _passes(inputs)]
+        loss = torch.stack([loss for loss, _ in results]).sum()
+        if not return_outputs:
+            return loss
+        return loss, {"logits": torch.cat([rewards for _, rewards in results])}
+
+    def _one_pass(self, model: Any, one: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        device = self.args.device
+        coefficient = self.args.language_model_coefficient
+        if "batch" in one:
+            outputs = model(packed=one["batch"].to(device), with_states=coefficient is not None)
+        else:
+            outputs = model(**one["inputs"], use_cache=False)
+        labels = {name: value.to(device) for name, value in one["labels"].items()}
+        rated = scored(outputs.logits, labels, one["share"])
+        loss = self._objective(rated)
+        self._tables.append(measure(rated, labels, loss))
+        if coefficient is not None and "language" in one:
+            places, tokens = one["language"].to(device)
+            logits = torch.nn.functional.linear(outputs.hidden_states[0].flatten(0, 1)[places], self._words.to(device))
+            loss = loss + coefficient * losses.language_model(logits, tokens, count=one["language_share"])
+        if self._anchor is not None:
+            part = (int(labels["comparison"][-1]) + 1) / one["share"]
+            head = self._head().weight
+            loss = loss + part * self.args.head_anchor * losses.distance_to(head, self._anchor.to(head.device))
+        return loss, outputs.logits
+
+    def _head(self) -> Any:
+        head = self._network.get_submodule(head_name(self._network))
+        return head.modules_to_save[head.active_adapters[0]] if hasattr(head, "modules_to_save") else head
+
+    def _flush(self, mode: str) -> None:
+        """Bring the measures of all processes together; ``eval`` leaves out what a sampler repeats at the end."""
+        rows: Any = [row for table in self._tables for row in table.cpu()]
+        self._tables.clear()
+        if mode == "eval":
+            rows = self.accelerator.gather_for_metrics(rows, use_gather_object=True)
+        elif self.accelerator.num_processes > 1:
+            rows = gather_object(rows)
+        table = torch.stack(rows)
+        self._metrics[mode].add(table)
+        if mode == "train":
+            self.state.num_input_tokens_seen += int(table[:, objective.MEASURES.index("tokens")].sum())
+
+    # -- evaluation and logs
+
+    def prediction_step(
+        self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Loss of a batch, rewards [N, K] with -100 for responses a comparison lacks, and labels [N] of zeros."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad():
+            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+        counts = torch.cat([torch.bincount(one["labels"]["comparison"]) for one in _passes(inputs)]).tolist()
+        self._flush("eval")
+        if prediction_loss_only:
+            return loss, None, None
+        groups = outputs["logits"].mean(-1).split(counts)
+        rewards = torch.nn.utils.rnn.pad_sequence(list(groups), batch_first=True, padding_value=-100)
+        return loss, rewards, torch.zeros(len(rewards), dtype=torch.int64, device=rewards.device)
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """As ``Trainer.evaluate``; a data set given here may be in any format that the constructor takes."""
+        if eval_dataset is not None and not isinstance(eval_dataset, str):
+            eval_dataset = self._rows_of_all(eval_dataset)
+        return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)  # type: ignore[arg-type]
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        """As ``Trainer.evaluation_loop``, with our metrics, exact whatever the batches and processes were."""
+        self._metrics["eval"] = RunningMetrics()
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        found = self._metrics["eval"].result()
+        found["num_tokens"] = float(self.state.num_input_tokens_seen)
+        found.pop("tokens", None)
+        assert output.metrics is not None
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in found.items()})
+        return output
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, with the metrics since the last log when training."""
+        if self.model.training:
+            found = self._metrics["train"].result()
+            for name in ("loss", "tokens"):
+                found.pop(name, None)
+            if found:
+                logs.update({**found, "num_tokens": float(self.state.num_input_tokens_seen)})
+        super().log(logs, start_time)
+
+    # -- optimizer
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """As ``Trainer.create_optimizer``, the head in a group of its own when it has its own learning rate."""
+        made = self.optimizer is None
+        optimizer = super().create_optimizer(*args, **kwargs)
+        rate = self.args.head_learning_rate
+        if made and rate is not None:
+            head = {id(parameter) for parameter in self._head().parameters()}
+            for group in list(optimizer.param_groups):
+                mine = [parameter for parameter in group["params"] if id(parameter) in head]
+                if mine:
+                    group["params"] = [parameter for parameter in group["params"] if id(parameter) not in head]
+                    rest = {name: value for name, value in group.items() if name not in ("params", "lr")}
+                    optimizer.add_param_group({**rest, "params": mine, "lr": rate})
+        return optimizer
+
+
+def _short_name(model: Any) -> str:
+    name = model if isinstance(model, str) else getattr(model.config, "_name_or_path", "") or "model"
+    return str(name).rstrip("/").split("/")[-1]
+
+
+def _check_dataset(dataset: Any, args: RewardConfig) -> None:
+    from datasets import Dataset, IterableDataset
+
+    if dataset is None:
+        raise DataError("train_dataset is required")
+    if isinstance(dataset, IterableDataset):
+        args.accelerator_config.dispatch_batches = False  # type: ignore[union-attr]  # batches hold no single tensor
+        if args.max_steps < 1:
+            raise UsageError("max_steps must be set for a stream: its length is not known")
+    elif not isinstance(dataset, Dataset):
+        raise UsageError(f"train_dataset must be a datasets.Dataset or IterableDataset, not {type(dataset).__name__}")
+
+
+def _reward_model(found: Assembled, args: RewardConfig, dataset: Any) -> RewardModel:
+    """The reward model around the network, rendering text as TRL does: plain pairs joined, messages by the template."""
+    tree = args.device.type == "cpu" and args.share_prompts and not args.torch_compile
+    attention = (None if tree else "own") if args.share_prompts else "own"
+    model = RewardModel.around(found.network, found.tokenizer, base=found.name, attention=attention)
+    if is_standard(dataset):
+        model.template = text_template(model.template)
+        model.backbone.segments = False
+    return model
+
+
+def _start(source: RewardModel, rows: Any) -> HeadFit:
+    """Fit the network's head on its frozen features."""
+    from datasets import Dataset
+
+    if not isinstance(rows, Dataset):
+        raise UsageError("head_init 'probe' reads all the data before the first step: it cannot be a stream")
+    fit = probe_start(source, rows.to_list())
+    install(source.backbone.head, fit)
+    logger.info("the head starts at the optimum on frozen features: loss %.4f, ridge %.3g", fit.loss, fit.ridge)
+    return fit
+
+
+def _offloading(args: RewardConfig) -> Callable[[], Any]:
+    if not args.activation_offloading:
+        return contextlib.nullcontext
+    return lambda: torch.autograd.graph.save_on_cpu(pin_memory=args.device.type == "cuda")
+
+
+def _halves(inputs: dict[str, Any]) -> dict[str, Any]:
+    """A batch of another collator, all chosen before all rejected, as a forward pass."""
+    inputs = dict(inputs)
+    margin = inputs.pop("margin", None)
+    count = len(inputs["input_ids"]) // 2
+    # Comparisons are counted through the responses in order, so a pair's two rows are brought together.
+    order = torch.arange(2 * count).view(2, count).t().flatten()
+    inputs = {name: value[order] if isinstance(value, Tensor) else value for name, value in inputs.items()}
+    labels = {
+        "first": torch.arange(0, 2 * count, 2),
+        "second": torch.arange(1, 2 * count, 2),
+        "comparison": torch.arange(count).repeat_interleave(2),
+        "rank": torch.tensor([0, 1]).repeat(count),
+        "tokens": inputs["attention_mask"].sum(1),
+    }
+    return {"inputs": inputs, "labels": labels if margin is None else {**labels, "margin": margin}, "share": count}
+
+
+def _passes(inputs: dict[str, Any]) -> list[dict[str, Any]]:
+    return inputs["passes"] if "passes" in inputs else [_halves(inputs)]
