@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from rewardsmith import __version__
-from rewardsmith.cli import compare, data, demo, evaluate, info, score, train
+from rewardsmith.cli import compare, data, demo, evaluate, info, plan, score, train
 from rewardsmith.errors import RewardsmithError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 app.command()(demo.demo)
 app.add_typer(data.app, name="data")
+app.command()(plan.plan)
 app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(score.score)

@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rewardsmith.cli import console, options
+from rewardsmith.cli import finetune as finetuning
 from rewardsmith.errors import UsageError
 
 if TYPE_CHECKING:
-    from rewardsmith.training.head import HeadConfig, HeadResult
+    from rewardsmith.model.reward_model import RewardModel
+    from rewardsmith.training.head import HeadResult
     from rewardsmith.types import Comparison
 
 
 _HELD_OUT = ("accuracy", "longer wins")  # in the model card
+
+# Flags that a frozen backbone's head has no use for.
+_TUNING_ONLY = (
+    *("config", "assigned", "resume", "learning_rate", "epochs", "max_steps", "batch_size", "accumulation"),
+    *("lora_rank", "head_init", "bf16", "fp16"),
+)
 
 
 class Method(StrEnum):
     """How the model learns."""
 
     head = "head"
+    lora = "lora"
+    qlora = "qlora"
+    full = "full"
+
+
+class HeadInit(StrEnum):
+    """Where the head starts in fine-tuning."""
+
+    probe = "probe"
+    random = "random"
 
 
 class PoolingName(StrEnum):
@@ -40,14 +59,19 @@ class TieModel(StrEnum):
 
 
 def train(
+    context: typer.Context,
     files: Annotated[
-        list[str], typer.Option("--data", "-d", help="Preference data: a file, a directory or a Hub id. Repeatable.")
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the trained model.")],
+        list[str] | None,
+        typer.Option("--data", "-d", help="Preference data: a file, a directory or a Hub id. Repeatable."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder of the trained model.")] = None,
     base: Annotated[
-        str, typer.Option("--base", "-b", help="Base model: folder, Hugging Face id, or smollm2.")
-    ] = "smollm2",
-    method: Annotated[Method, typer.Option(help="head: exact fit of the head on a frozen backbone.")] = Method.head,
+        str | None, typer.Option("--base", "-b", help="Base model: folder, Hugging Face id, or smollm2 (the default).")
+    ] = None,
+    method: Annotated[
+        Method | None,
+        typer.Option(help="head: exact fit on a frozen backbone (default). lora, qlora, full: fine-tuning."),
+    ] = None,
     eval_files: Annotated[
         list[str] | None, typer.Option("--eval-data", help="Held-out data; its accuracy goes into the model card.")
     ] = None,
@@ -63,12 +87,36 @@ def train(
         typer.Option(help="last token (portable, the default) or mean over the response (rewardsmith only)."),
     ] = None,
     ties: Annotated[TieModel, typer.Option(help="How pairs of probability 0.5 count.")] = TieModel.soft,
-    max_length: Annotated[int, typer.Option(min=2, help="Tokens; longer comparisons are dropped and counted.")] = 2048,
+    max_length: Annotated[
+        int | None,
+        typer.Option(min=2, help="Tokens; longer comparisons are dropped and counted. Default 2048; fine-tuning 1024."),
+    ] = None,
     normalise: Annotated[
         bool, typer.Option("--normalise", help="Scores with mean 0 and standard deviation 1 on the training data.")
     ] = False,
     folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="Of the folds.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the folds, or of fine-tuning.")] = 0,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="Fine-tuning: YAML file of settings; flags override it.")
+    ] = None,
+    assigned: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Fine-tuning: any RewardConfig field or lora.*, as key=value. Repeatable."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Fine-tuning: go on from the last checkpoint.")] = False,
+    learning_rate: Annotated[float | None, typer.Option(help="Fine-tuning: default 5e-5, full 1e-5.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Fine-tuning: passes over the data, default 3.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Fine-tuning: update steps, instead of epochs.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Fine-tuning: comparisons a step, default 8.")] = None,
+    accumulation: Annotated[int | None, typer.Option(min=1, help="Fine-tuning: batches an update, default 1.")] = None,
+    lora_rank: Annotated[int | None, typer.Option(min=1, help="Rank of the adapters, default 16.")] = None,
+    head_init: Annotated[
+        HeadInit | None, typer.Option(help="Fine-tuning: fit the head first (probe, the default), or random.")
+    ] = None,
+    bf16: Annotated[
+        bool | None, typer.Option("--bf16/--no-bf16", help="Fine-tuning: default where the device has it.")
+    ] = None,
+    fp16: Annotated[bool | None, typer.Option("--fp16/--no-fp16", help="Fine-tuning in float16 (CUDA).")] = None,
     row_format: options.Format = None,
     split: options.Split = None,
     skip_bad: options.SkipBad = False,
@@ -88,11 +136,42 @@ def train(
 ) -> None:
     """Train a reward model on preference pairs.
 
-    Features of the frozen backbone are computed once and kept, so a second run with other settings takes seconds, and a
-    run that was killed goes on where it was.
+    --method head: features of the frozen backbone are computed once and kept, so a second run with other settings takes
+    seconds, and a run that was killed goes on where it was.
+    --method lora, qlora, full: fine-tuning. OUTPUT.run holds checkpoints and the adapter; --resume goes on exactly.
 
     Example: rewardsmith train --data train.jsonl --eval-data test.jsonl -o out/rm
     """
+    read = partial(_read_all, row_format=row_format, split=split, skip_bad=skip_bad, rejects=rejects)
+    chosen = method.value if method else finetuning.method_in(config, assigned or []) or "head"
+    if chosen != "head":
+        _refuse(context, finetuning.HEAD_ONLY, "is for --method head")
+        flags = {
+            **{"method": chosen, "base": base, "data": files, "eval_data": eval_files, "output": output},
+            **{"learning_rate": learning_rate, "num_train_epochs": epochs, "max_steps": max_steps},
+            **{"per_device_train_batch_size": batch_size, "gradient_accumulation_steps": accumulation},
+            **{"lora.r": lora_rank, "head_init": head_init and head_init.value, "bf16": bf16, "fp16": fp16},
+            **{"max_length": max_length, "seed": seed if _given(context, "seed") else None},
+        }
+        if load_in_4bit:
+            raise UsageError("--load-in-4bit: fine-tuning in 4 bits is --method qlora")
+        if _given(context, "dtype"):
+            raise UsageError("--dtype: fine-tuning takes --bf16 or --fp16, or model_init_kwargs in a config")
+        settings = finetuning.settings_of(config, assigned or [], flags)
+        finetuning.run(
+            settings,
+            lambda names, held_out: read(names, Path(settings.output), held_out=held_out),
+            device=device,
+            trust_remote_code=trust_remote_code,
+            resume=resume,
+            as_json=as_json,
+            quiet=quiet,
+            finish=lambda *made: _evaluate_and_save(*made, output=Path(settings.output), budget=budget, quiet=quiet),
+        )
+        return
+    _refuse(context, _TUNING_ONLY, "is for fine-tuning: --method lora, qlora or full")
+    if not files or output is None:
+        raise UsageError(f"{'--data' if not files else '--output'} is missing: rewardsmith train --data FILE -o FOLDER")
     layer_value = _layer(layer)
     if ridge is not None and not ridge > 0:
         raise UsageError(f"--ridge {ridge:g}: must be greater than 0")
@@ -101,22 +180,50 @@ def train(
     check_target(output)
     if not quiet:
         console.note(f"reading {', '.join(files)}")
-    bad = (rejects or output.with_name(output.name + ".rejects.jsonl")) if skip_bad else None
-    comparisons = _read(files, row_format, split, bad)
-    bad_eval = output.with_name(output.name + ".eval-rejects.jsonl") if skip_bad else None
-    held_out = _read(eval_files or [], row_format, split, bad_eval)
+    comparisons, held_out = read(files, output), read(eval_files or [], output, held_out=True)
 
     from rewardsmith.model.reward_model import RewardModel
     from rewardsmith.training.head import HeadConfig, train_head
 
     loading = options.load_options(dtype, device, device_map, load_in_4bit, trust_remote_code, attention)
-    model = RewardModel.from_base(base, loading, pooling=pooling.value if pooling else None)
-    config = HeadConfig(ridge, layer_value, ties.value, folds, seed, max_length, normalise, budget, cache)
+    model = RewardModel.from_base(base or "smollm2", loading, pooling=pooling.value if pooling else None)
+    fit = HeadConfig(ridge, layer_value, ties.value, folds, seed, max_length or 2048, normalise, budget, cache)
     if not quiet:
         console.note(f"{len(comparisons):,} comparisons; features on {model.backbone.device}, {model.backbone.dtype}")
     with console.progress("features", "tokens", quiet=quiet) as bar:
-        result = train_head(model, comparisons, config, data={"files": list(map(str, files))}, report=bar)
-    trained, report = result.model, _report(result, config)
+        result = train_head(model, comparisons, fit, data={"files": list(map(str, files))}, report=bar)
+    report = _report(result)
+    _evaluate_and_save(result.model, comparisons, held_out, report, output=output, budget=budget, quiet=quiet)
+    if as_json:
+        console.print_json(report)
+    else:
+        _show(report, result)
+
+
+def _given(context: typer.Context, name: str) -> bool:
+    """Whether an option stands on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _refuse(context: typer.Context, names: tuple[str, ...], why: str) -> None:
+    for name in names:
+        if _given(context, name):
+            flag = {"assigned": "--set", "budget": "--batch-tokens"}.get(name, "--" + name.replace("_", "-"))
+            raise UsageError(f"{flag} {why}")
+
+
+def _evaluate_and_save(
+    trained: RewardModel,
+    comparisons: list[Comparison],
+    held_out: list[Comparison],
+    report: dict[str, Any],
+    *,
+    output: Path,
+    budget: int | None,
+    quiet: bool,
+) -> None:
+    """Measure on held-out data, write the model, and add both to the report."""
     if held_out:
         from rewardsmith.evaluation.evaluate import evaluate_model
 
@@ -130,10 +237,6 @@ def train(
     trained.save(output)
     report["model"] = str(output)
     _warnings(report)
-    if as_json:
-        console.print_json(report)
-    else:
-        _show(report, result)
 
 
 def _layer(text: str | None) -> Any:
@@ -142,6 +245,21 @@ def _layer(text: str | None) -> Any:
     if not text.isdecimal():
         raise UsageError(f"--layer {text}: must be a layer number, or auto")
     return int(text)
+
+
+def _read_all(
+    files: list[str],
+    output: Path,
+    *,
+    held_out: bool = False,
+    row_format: str | None,
+    split: str | None,
+    skip_bad: bool,
+    rejects: Path | None,
+) -> list[Comparison]:
+    name = output.name + (".eval-rejects.jsonl" if held_out else ".rejects.jsonl")
+    chosen = output.with_name(name) if held_out or rejects is None else rejects
+    return _read(files, row_format, split, chosen if skip_bad else None)
 
 
 def _read(files: list[str], row_format: str | None, split: str | None, rejects: Path | None) -> list[Comparison]:
@@ -155,7 +273,7 @@ def _read(files: list[str], row_format: str | None, split: str | None, rejects: 
     return found
 
 
-def _report(result: HeadResult, config: HeadConfig) -> dict[str, Any]:
+def _report(result: HeadResult) -> dict[str, Any]:
     prepared, validation = result.prepared, result.validation
     report: dict[str, Any] = {
         "comparisons": len(prepared.comparisons),
@@ -191,7 +309,7 @@ def _warnings(report: dict[str, Any]) -> None:
     """What a person should know before trusting the model."""
     if leaked := report.get("leaked_prompts"):
         console.note(f"warning: {leaked} held-out comparisons have a prompt that is also in the training data")
-    found = report["cross_validation"]
+    found = report.get("cross_validation")
     if found and found["accuracy"]["low"] <= 0.5:
         low, n = found["accuracy"]["low"], found["accuracy"]["n"]
         console.note(

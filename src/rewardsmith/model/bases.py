@@ -28,17 +28,20 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rewardsmith"
 
 
-def resolve(name: str) -> Path:
+def resolve(name: str, *, adapters: bool = False) -> Path:
     """The local folder of a model.
 
     Args:
         name: a folder, a Hugging Face id (downloaded once to the Hugging Face cache), or ``smollm2``.
+        adapters: True when the folder of an adapter will do.
 
     Raises:
         ModelError: nothing of that name can be found or fetched; the message says what was tried.
     """
     path = Path(name).expanduser()
     if path.is_dir():
+        if adapters and (path / "adapter_config.json").is_file():
+            return path
         if (path / "adapter_config.json").is_file():
             raise ModelError(f"{name}: an adapter, not a whole model; merge it into its base first (merge_and_unload)")
         if not (path / "config.json").is_file():

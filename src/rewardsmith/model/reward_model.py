@@ -22,9 +22,10 @@ from rewardsmith.encoding import pack
 from rewardsmith.encoding.template import Mode, Rendered, Template, coerce, default_mode
 from rewardsmith.encoding.tree import Tree, build, first_places
 from rewardsmith.errors import ContractError, ModelError, UsageError
+from rewardsmith.model import adapter
 from rewardsmith.model import contract as contracts
 from rewardsmith.model import posterior as posteriors
-from rewardsmith.model.backbone import Backbone, Pooling, probe
+from rewardsmith.model.backbone import Backbone, Pooling, head_name, probe
 from rewardsmith.model.bases import resolve
 from rewardsmith.model.contract import Contract, Golden
 from rewardsmith.model.fingerprint import fingerprint
@@ -85,7 +86,7 @@ class RewardModel:
         """Load a trained reward model: ours, or a plain sequence-classification checkpoint of TRL or OpenRLHF.
 
         Args:
-            path_or_id: a folder or a Hugging Face id.
+            path_or_id: a folder or a Hugging Face id; a PEFT adapter is merged into its base.
             options, more: see :class:`LoadOptions`; ``more`` are its fields by name.
 
         Raises:
@@ -93,12 +94,19 @@ class RewardModel:
             ContractError: the template, tokenizer or head changed since it was trained.
         """
         options = replace(options or LoadOptions(), **more)
-        folder = resolve(str(path_or_id))
-        tokenizer = load_tokenizer(folder, trust_remote_code=options.trust_remote_code)
-        network = load_network(folder, tokenizer, options, fresh_head=False)
+        folder = resolve(str(path_or_id), adapters=True)
         contract = contracts.read(folder)
-        backbone = probe(network, _pooling(contract), segments=_segments(tokenizer), attention=options.attention)
-        head = _float32_head(backbone, head_weight(folder, network))
+        tokenizer = load_tokenizer(folder, trust_remote_code=options.trust_remote_code)
+        if adapter.is_adapter(folder):
+            base = resolve(adapter.base_of(folder))
+            network = adapter.with_adapter(folder, lambda: load_network(base, tokenizer, options, fresh_head=True))
+            stored = adapter.stored_head(folder, head_name(network))
+        else:
+            network = load_network(folder, tokenizer, options, fresh_head=False)
+            stored = head_weight(folder, network)
+        segments = _segments(tokenizer) and (contract is None or contract.mode != "text")
+        backbone = probe(network, _pooling(contract), segments=segments, attention=options.attention)
+        head = _float32_head(backbone, stored)
         if contract is None:
             template = Template(tokenizer, default_mode(tokenizer, causal=backbone.causal))
             contract = _plain_contract(backbone, template, str(path_or_id))

@@ -25,8 +25,8 @@ NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 # byte each, and a float32 scale per 256 of them).
 OPTIMIZERS = {"adamw_torch_fused": "2 per byte", "adamw_8bit": "2.03 per parameter"}
 
-# What is not tensors: Python, torch and the libraries (0.47 GiB here after importing them), or a CUDA context, which
-# could not be measured here.
+# What is not tensors: Python and the libraries (0.42 GiB resident after importing torch, transformers and peft, torch's
+# CPU build), or a CUDA context, which is not measured.
 RESERVE = 1 << 29
 
 _WRITTEN_OUT = {"gelu_new", "gelu_fast", "gelu_accurate", "gelu_python_tanh"}  # activations of several operations
@@ -161,8 +161,8 @@ class Numbers:
     def of(cls, method: Method, dtype: str, *, autocast: bool | None = None, stored: str | None = None) -> Numbers:
         """See :func:`estimate` for the arguments.
 
-        Autocast is on by default in 16 bits, so that what is trained is float32: a bfloat16 weight of size 1 cannot take
-        a step smaller than 0.004.
+        Autocast is on by default in 16 bits, so that what is trained is float32: a bfloat16 weight of size 1 cannot
+        take a step smaller than 0.004.
         """
         for name in (dtype, stored or dtype):
             if name not in DTYPE_BYTES:
@@ -275,9 +275,9 @@ def activations(
 
     - norms: 4 per number normed (RMSNorm squares a float32 copy), and 4 more when the norm itself is trained;
       LayerNorm keeps its input only, s each.
-    - inputs of linear layers, c each: d for attention, d and I for the MLP (the attention output counts below). Autocast
-      casts anew for every layer whose input is not in c yet: with a float32 stream each reader of it keeps its own
-      copy. peft's adapters cast to float32 and back, so each keeps its own; its 4-bit layers on CUDA do not.
+    - inputs of linear layers, c each: d for attention, d and I for the MLP (the attention output counts below).
+      Autocast casts anew for every layer whose input is not in c yet: with a float32 stream each reader of it keeps its
+      own copy. peft's adapters cast to float32 and back, so each keeps its own; its 4-bit layers on CUDA do not.
     - attention: c 4 q (queries, keys and values repeated for the heads, output) + 4 heads (log of the softmax's
       denominator). Eager attention: 4 heads L for each of ``Shape.squares``, and a copy in 16 bits. Tree by tree:
       c (3 q + 2 kv) + 4 heads, and c 2 kv for each of ``Pass.keys``.

@@ -78,8 +78,8 @@ def measure(rated: Scored, labels: Mapping[str, Tensor], loss: Tensor) -> Tensor
     column["margin"].index_add_(0, of_pair, difference * share)
     column["responses"].index_add_(0, labels["comparison"], torch.ones_like(rewards))
     column["reward"].index_add_(0, labels["comparison"], rewards)
-    column["lowest"].index_reduce_(0, labels["comparison"], rewards, "amin", include_self=False)
-    column["highest"].index_reduce_(0, labels["comparison"], rewards, "amax", include_self=False)
+    column["lowest"].scatter_reduce_(0, labels["comparison"], rewards, "amin", include_self=False)
+    column["highest"].scatter_reduce_(0, labels["comparison"], rewards, "amax", include_self=False)
     column["tokens"].index_add_(0, labels["comparison"], labels["tokens"].double())
     return table
 

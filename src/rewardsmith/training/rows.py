@@ -90,7 +90,7 @@ def prepare_rows(
 
     Args:
         dataset: a ``Dataset`` or an ``IterableDataset``, in any format TRL's trainer reads, or any that
-            ``rewardsmith data`` reads.
+            ``rewardsmith data`` reads; or a list of comparisons.
         template: renders text.
         max_length: rows with a longer response are dropped.
         processes: that render (map-style sets only).
@@ -104,6 +104,8 @@ def prepare_rows(
     """
     from datasets import Dataset
 
+    if isinstance(dataset, list):
+        dataset = Dataset.from_list(rows_of(template, dataset, max_length))
     columns = _columns(dataset)
     for old, new in _LEGACY.items():
         if old in columns and new not in columns:
@@ -150,6 +152,8 @@ def sequences(row: Mapping[str, Any]) -> list[list[int]]:
 
 def is_standard(dataset: Any) -> bool:
     """True when a data set's rows are plain text pairs, which TRL joins without a chat template."""
+    if isinstance(dataset, list):
+        return False  # comparisons are rendered as they will be scored
     row = next(iter(dataset))
     return isinstance(row.get("chosen"), str)
 
@@ -223,7 +227,10 @@ def _without_none(kwargs: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 def rows_of(template: Template, comparisons: Sequence[Comparison], max_length: int | None) -> list[dict[str, Any]]:
     """Token rows of comparisons read by :mod:`rewardsmith.data`, for ``Dataset.from_list``."""
-    return [token_row(template, comparison, max_length) for comparison in comparisons]
+    return [
+        {name: value for name, value in token_row(template, comparison, max_length).items() if name != _DROP}
+        for comparison in comparisons
+    ]
 
 
 def text_template(template: Template) -> Template:

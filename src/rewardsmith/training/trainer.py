@@ -6,6 +6,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +29,8 @@ from rewardsmith.training.objective import measure, scored
 from rewardsmith.training.probe_start import install, probe_start
 from rewardsmith.training.rows import COLUMNS, RowCount, is_standard, prepare_rows, text_template
 from rewardsmith.training.running_metrics import RunningMetrics
+from rewardsmith.training.summary import Summary, summarise
+from rewardsmith.types import Comparison
 
 logger = logging.getLogger("rewardsmith")
 
@@ -45,7 +48,8 @@ class RewardTrainer(Trainer):
         data_collator: None packs trees. Another collator must give ``input_ids`` and ``attention_mask`` with all chosen
             before all rejected, as TRL's does.
         train_dataset: a ``Dataset`` or ``IterableDataset`` in TRL's preference format (text or messages, prompt
-            explicit or implicit, or ``chosen_ids`` and ``rejected_ids``), or with ``responses`` and ``ranks`` for two or more.
+            explicit or implicit, or ``chosen_ids`` and ``rejected_ids``), or with ``responses`` and ``ranks`` for two
+            or more; or a list of comparisons from ``rewardsmith.data.load_comparisons``.
         eval_dataset: the same, or a dict of them.
         processing_class: a tokenizer; None loads the model's.
         compute_metrics: gets ``predictions`` [N, K]: the rewards of a comparison's responses, chosen first, -100 where
@@ -130,8 +134,12 @@ class RewardTrainer(Trainer):
             )
         if args.tokens_per_forward and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise UsageError("tokens_per_forward does not go with FSDP or DeepSpeed: take a smaller batch instead")
+        if args.fuse_adapters and found.model is not found.network and not self.is_fsdp_enabled:
+            from rewardsmith.training.fused_lora import fuse
+
+            fuse(self.model)
         self.can_return_loss, self.label_names = True, []
-        self._network = found.network
+        self.network = found.network
         self._metrics = {"train": RunningMetrics(), "eval": RunningMetrics()}
         self._tables: list[Tensor] = []
         self._offload = _offloading(args)
@@ -146,16 +154,31 @@ class RewardTrainer(Trainer):
             changes: further fields of its contract, e.g. ``data``.
         """
         source, args = self._source, self.args
-        network = plain(self.accelerator.unwrap_model(self.model), self._network)
+        network = plain(self.accelerator.unwrap_model(self.model), self.network)
         tokenizer = source.template.tokenizer
         made = RewardModel.around(network, tokenizer, base=source.contract.base_model, mode=source.template.mode)
         made.contract = replace(made.contract, max_length=args.max_length or source.contract.max_length)
         facts = {"method": self._method(), "loss": args.loss, "steps": self.state.global_step, "seed": args.seed}
         return made.sealed(**{"training": facts, **changes})
 
+    def save_adapter(self, folder: Path, model: RewardModel) -> None:
+        """Write the adapter alone, with the head, the tokenizer, and the contract of the ``model`` it was merged into.
+
+        ``RewardModel.load(folder)`` loads the base and puts the adapter on it.
+        """
+        if not self.is_world_process_zero():
+            return
+        self.accelerator.unwrap_model(self.model).save_pretrained(folder)
+        model.template.tokenizer.save_pretrained(folder)
+        model.contract.write(folder)
+
     def _method(self) -> str:
         adapters = getattr(self.accelerator.unwrap_model(self.model), "peft_config", None)
         return f"adapters ({next(iter(adapters.values())).peft_type.value})" if adapters else "all weights"
+
+    def summary(self) -> Summary:
+        """What the run will do: rows, tokens, parameters, expected peak memory."""
+        return summarise(self)
 
     # -- data
 
@@ -188,6 +211,12 @@ class RewardTrainer(Trainer):
             self._signature_columns = list(COLUMNS)
 
     # -- one step
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As ``Trainer.train``; first a line says what the run will do."""
+        if self.is_world_process_zero():
+            logger.info("%s", self.summary())
+        return super().train(*args, **kwargs)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Forward and backward of one batch, in as many passes as its collator made of it."""
@@ -233,7 +262,7 @@ class RewardTrainer(Trainer):
         return loss, outputs.logits
 
     def _head(self) -> Any:
-        head = self._network.get_submodule(head_name(self._network))
+        head = self.network.get_submodule(head_name(self.network))
         return head.modules_to_save[head.active_adapters[0]] if hasattr(head, "modules_to_save") else head
 
     def _flush(self, mode: str) -> None:
@@ -327,8 +356,13 @@ def _check_dataset(dataset: Any, args: RewardConfig) -> None:
         args.accelerator_config.dispatch_batches = False  # type: ignore[union-attr]  # batches hold no single tensor
         if args.max_steps < 1:
             raise UsageError("max_steps must be set for a stream: its length is not known")
-    elif not isinstance(dataset, Dataset):
-        raise UsageError(f"train_dataset must be a datasets.Dataset or IterableDataset, not {type(dataset).__name__}")
+    elif not isinstance(dataset, Dataset) and not _comparisons(dataset):
+        kind = type(dataset).__name__
+        raise UsageError(f"train_dataset must be a datasets.Dataset, an IterableDataset or comparisons, not {kind}")
+
+
+def _comparisons(dataset: Any) -> bool:
+    return isinstance(dataset, list) and all(isinstance(one, Comparison) for one in dataset)
 
 
 def _reward_model(found: Assembled, args: RewardConfig, dataset: Any) -> RewardModel:

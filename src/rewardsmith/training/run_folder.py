@@ -1,0 +1,100 @@
+"""The folder of a run: its settings, its checkpoints, and which of them are whole."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rewardsmith.data.atomic import atomic_writer
+from rewardsmith.errors import FileError, UsageError
+
+_FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """``OUTPUT.run``: run.json, checkpoint-N, and at the end the adapter.
+
+    Args:
+        path: of the folder.
+    """
+
+    path: Path
+
+    @classmethod
+    def beside(cls, output: Path) -> RunFolder:
+        """The run folder of a trained model's folder."""
+        output = output.resolve()
+        return cls(output.with_name(output.name + ".run"))
+
+    def begin(self, settings: Mapping[str, Any], *, resume: bool) -> Path | None:
+        """Make the folder ready; the checkpoint to go on from when resuming.
+
+        Raises:
+            UsageError: an unfinished run is there and neither resumed nor removed; or the settings changed since.
+            FileError: the folder is somebody else's.
+        """
+        state = self._state()
+        if self.path.is_dir() and any(self.path.iterdir()) and state is None:
+            raise FileError(f"{self.path}: exists and is not a run of ours; choose another output folder")
+        checkpoint = self.last_checkpoint()
+        if resume:
+            if state is None:
+                raise UsageError(f"--resume: there is no run at {self.path}; leave --resume out to start one")
+            self._check_same(state["settings"], settings)
+            return checkpoint
+        if state is not None and not state["finished"] and checkpoint is not None:
+            raise UsageError(
+                f"{self.path}: holds an unfinished run ({checkpoint.name}); go on with --resume, or remove the folder"
+            )
+        if state is not None:
+            shutil.rmtree(self.path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._write(settings, finished=False)
+        return None
+
+    def finish(self, settings: Mapping[str, Any]) -> None:
+        """Say that the run is complete."""
+        self._write(settings, finished=True)
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest checkpoint that is whole: a kill while writing leaves one without its last file."""
+        found = []
+        for folder in self.path.glob("checkpoint-*"):
+            number = folder.name.removeprefix("checkpoint-")
+            if number.isdecimal() and _readable(folder / "trainer_state.json"):
+                found.append((int(number), folder))
+        return max(found)[1] if found else None
+
+    def _state(self) -> dict[str, Any] | None:
+        try:
+            return json.loads((self.path / _FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def _write(self, settings: Mapping[str, Any], *, finished: bool) -> None:
+        text = json.dumps({"settings": settings, "finished": finished}, indent=2, default=str)
+        with atomic_writer(self.path / _FILE) as file:
+            file.write((text + "\n").encode())
+
+    def _check_same(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        now = json.loads(json.dumps(now, default=str))
+        changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+        if changed:
+            name = changed[0]
+            raise UsageError(
+                f"--resume: {name} was {before.get(name)!r} and is now {now.get(name)!r}; "
+                "resume with the settings of the run, or start a new one in another folder"
+            )
+
+
+def _readable(path: Path) -> bool:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
