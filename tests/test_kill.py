@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -110,3 +112,31 @@ def test_scoring_killed_between_chunks(models, tmp_path, command) -> None:
     assert f"3,000 rows -> {output} ({CHUNK * kept:,} resumed)" in again
     assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "rm", "rows.jsonl", "whole.jsonl"]
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_trap_04_finetuning_killed_at_any_step_resumes_to_the_same_curve(bases, tmp_path, command, method) -> None:
+    """The losses, and the weights at the end, are those of the run that nobody killed, bit for bit."""
+    data = save(tmp_path / "pairs.jsonl", pairs(60))
+    options = ["--set", "save_steps=3", "--set", "logging_steps=1", "--set", "lr_scheduler_type=cosine"]
+    arguments = ["train", "--method", method, "-b", bases["llama"], "-d", data, "--batch-size", 2, *options]
+    command(*arguments, "-o", tmp_path / "whole", "--epochs", 1)
+    checkpoint = tmp_path / "killed.run" / "checkpoint-6"
+
+    kill_when(checkpoint.is_dir, *arguments, "-o", tmp_path / "killed", "--epochs", 1)  # perhaps half-written
+
+    assert not (tmp_path / "killed").exists()
+    said = command(*arguments, "-o", tmp_path / "killed", "--epochs", 1, "--resume")
+    assert "going on from checkpoint-" in said
+    curves = [_curve(tmp_path / f"{name}.run") for name in ("whole", "killed")]
+    assert len(curves[0]) == 30
+    assert curves[0] == curves[1]
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "killed")]
+    assert weights[0] == weights[1]
+
+
+def _curve(folder: Path) -> list[dict[str, float]]:
+    """What was logged at each step, but for times."""
+    last = max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    history = json.loads((last / "trainer_state.json").read_text())["log_history"]
+    return [{k: v for k, v in entry.items() if "runtime" not in k} for entry in history if "loss" in entry]

@@ -1,0 +1,87 @@
+"""``rewardsmith train --method lora|full``, as a person runs it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from rewardsmith import RewardModel
+from tests.cli.conftest import pairs, save
+
+
+@pytest.fixture
+def arguments(bases, tmp_path) -> list:
+    """A short LoRA run."""
+    data = save(tmp_path / "pairs.jsonl", pairs(24))
+    return ["train", "--method", "lora", "-b", bases["qwen3"], "-d", data, "-o", tmp_path / "rm", "--batch-size", 4]
+
+
+def test_a_run_leaves_a_portable_model_and_an_adapter_that_agree(cli, arguments, tmp_path) -> None:
+    held_out = save(tmp_path / "test.jsonl", pairs(10))
+    report = cli(*arguments, "--epochs", 1, "--set", "logging_steps=1", "--eval-data", held_out, "--json").json
+    assert report["steps"] == 6 and report["comparisons"] == 24
+    assert set(report["evaluation"]["accuracy"]) == {"value", "low", "high", "n"}
+    assert len([entry for entry in report["log"] if "loss" in entry]) == 6
+    merged, adapter = RewardModel.load(tmp_path / "rm"), RewardModel.load(report["adapter"])
+    for model in (merged, adapter):
+        model.verify()
+    texts = ["42", "the answer is 42", "fox"]
+    scores = [torch.tensor(model.score_batch(["what is 15 + 27?"] * 3, texts)) for model in (merged, adapter)]
+    torch.testing.assert_close(scores[0], scores[1], atol=1e-5, rtol=1e-5)
+    assert merged.contract.training["method"] == "adapters (LORA)"
+    again = cli("evaluate", tmp_path / "rm", "-d", held_out, "--json").json
+    assert again["accuracy"] == report["evaluation"]["accuracy"]
+
+
+def test_a_config_file_with_flags_over_it(cli, arguments, tmp_path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("lora:\n  r: 2\n  target_modules: [q_proj]\nlearning_rate: 1e-3\nmax_steps: 9\n")
+    report = cli(*arguments, "--config", config, "--max-steps", 3, "--set", "logging_steps=1", "--json").json
+    assert report["steps"] == 3
+    assert report["log"][0]["learning_rate"] == pytest.approx(1e-3)
+    run = json.loads((tmp_path / "rm.run" / "run.json").read_text())
+    assert run["finished"] and run["settings"]["lora"]["r"] == 2
+
+
+def test_all_weights_and_a_random_head(cli, arguments, tmp_path) -> None:
+    arguments[2] = "full"
+    report = cli(*arguments, "--max-steps", 2, "--head-init", "random", "--json").json
+    assert report["adapter"] is None and report["trainable_parameters"] == report["parameters"]
+
+
+def test_early_stopping_stops(cli, arguments, tmp_path) -> None:
+    held_out = save(tmp_path / "test.jsonl", pairs(6))
+    options = ["--set", "early_stopping_patience=1", "--set", "save_steps=1", "--learning-rate", 1e-12]
+    report = cli(*arguments, *options, "--max-steps", 50, "--eval-data", held_out, "--json").json
+    assert report["steps"] < 50
+    assert "early_stopping_patience needs held-out data" in cli(*arguments, *options).error
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--ridge", 3], "--ridge is for --method head"),
+        (["--layer", 2], "--layer is for --method head"),
+        (["--load-in-4bit"], "--method qlora"),
+        (["--dtype", "bfloat16"], "--bf16"),
+        (["--set", "lerning_rate=1"], "did you mean learning_rate?"),
+        (["--set", "loss=nonsense"], "loss 'nonsense': use bradley-terry"),
+        (["--set", "nothing"], "must be key=value"),
+        (["--config", "none.yaml"], "none.yaml: cannot be read"),
+        (["--learning-rate", 0], "learning_rate 0.0: must be greater than 0"),
+        (["--resume"], "there is no run"),
+        (["--set", "loss=margin-scaled"], "needs a margin"),
+        (["--max-length", 3], "no row of the train data is left: 24 longer than max_length"),
+    ],
+)
+def test_mistakes_end_in_one_line(cli, arguments, options, message) -> None:
+    outcome = cli(*arguments, "-q", *options)
+    assert message in outcome.error
+
+
+def test_flags_of_finetuning_are_refused_for_a_head(cli, arguments) -> None:
+    arguments[2] = "head"
+    assert "--lora-rank is for fine-tuning" in cli(*arguments[:9], "--lora-rank", 4).error
+    assert "--data is missing" in cli("train", "-o", "x").error

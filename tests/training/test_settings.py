@@ -1,0 +1,116 @@
+"""Settings of a fine-tuning run: names, types, precedence, and errors that help."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from rewardsmith.errors import FileError, UsageError
+from rewardsmith.training import settings
+from rewardsmith.training.config import RewardConfig
+from rewardsmith.training.run_folder import RunFolder
+
+LEAST = {"method": "lora", "data": "pairs.jsonl", "output": "out"}
+
+
+def test_later_layers_win_and_lora_may_be_nested_or_dotted() -> None:
+    flat = settings.merged(
+        {**LEAST, "lora": {"r": 4, "alpha": 8}, "learning_rate": "1e-4"}, {"lora.r": 32}, {"seed": 3}
+    )
+    made = settings.build(flat)
+    assert (made.lora.r, made.lora.alpha) == (32, 8)
+    assert made.training == {"learning_rate": 1e-4, "seed": 3}
+    assert made.data == ("pairs.jsonl",) and made.base == "smollm2"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("learning_rate=1e-4", 1e-4),  # YAML reads it as text
+        ("learning_rate=1", 1.0),
+        ("max_steps=7", 7),
+        ("max_steps=7.0", 7),
+        ("bf16=true", True),
+        ("bf16=null", None),
+        ("loss=hinge", "hinge"),
+        ('loss_kwargs={"gap": 2}', {"gap": 2}),
+        ("max_length=none", "none"),
+        ("report_to=[tensorboard]", ["tensorboard"]),
+        ("save_steps=0.5", 0.5),
+        ("optim=adamw_8bit", "adamw_8bit"),
+    ],
+)
+def test_values_get_the_type_of_their_field(text, expected) -> None:
+    key = text.partition("=")[0]
+    if expected == "none":
+        with pytest.raises(UsageError, match="max_length 'none': must be a whole number"):
+            settings.build({**LEAST, **settings.assignments([text])})
+        return
+    made = settings.build({**LEAST, **settings.assignments([text])})
+    assert made.training[key] == expected and type(made.training[key]) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lerning_rate": 1}, "did you mean learning_rate"),
+        ({"lora.rank": 1}, "no such setting"),
+        ({"learning_rate": "fast"}, "learning_rate 'fast': must be a number"),
+        ({"max_steps": 1.5}, "must be a whole number"),
+        ({"max_steps": True}, "max_steps True: must be a whole number"),
+        ({"seed": None}, "seed: must not be empty"),
+        ({"lora.r": 0}, "lora.r 0: must be at least 1"),
+        ({"lora.dropout": 1}, r"lora.dropout 1.0: must be in \[0, 1\)"),
+        ({"method": "lorra"}, "method 'lorra': use head, lora"),
+        ({"method": "full", "lora.r": 4}, "full has no adapters"),
+        ({"data": None}, "no training data"),
+        ({"output": None}, "no folder"),
+        ({"output_dir": "x"}, "decided by the run"),
+        ({"remove_unused_columns": False}, "decided by the run"),
+    ],
+)
+def test_mistakes_are_named_with_their_remedy(change, message) -> None:
+    with pytest.raises(UsageError, match=message):
+        settings.build({**LEAST, **change})
+
+
+def test_every_field_of_the_config_can_be_set() -> None:
+    for field in dataclasses.fields(RewardConfig):
+        if field.init and field.name not in settings._OURS and field.default is not dataclasses.MISSING:
+            assert settings.build({**LEAST, field.name: field.default}).training[field.name] == field.default
+
+
+def test_files_that_are_no_settings(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="cannot be read"):
+        settings.read_yaml(tmp_path / "none.yaml")
+    for text in ("- a\n- b\n", "just text", "a: [1"):
+        (tmp_path / "c.yaml").write_text(text)
+        with pytest.raises(UsageError, match=r"c\.yaml"):
+            settings.read_yaml(tmp_path / "c.yaml")
+    with pytest.raises(UsageError, match="must be key=value"):
+        settings.assignments(["learning_rate"])
+
+
+def test_a_run_folder_protects_unfinished_runs(tmp_path: Path) -> None:
+    folder = RunFolder.beside(tmp_path / "rm")
+    with pytest.raises(UsageError, match="there is no run"):
+        folder.begin({"a": 1}, resume=True)
+    assert folder.begin({"a": 1}, resume=False) is None
+    whole = folder.path / "checkpoint-3"
+    whole.mkdir()
+    (whole / "trainer_state.json").write_text("{}")
+    (folder.path / "checkpoint-6").mkdir()  # killed while writing
+    assert folder.last_checkpoint() == whole
+    with pytest.raises(UsageError, match="holds an unfinished run"):
+        folder.begin({"a": 1}, resume=False)
+    with pytest.raises(UsageError, match="a was 1 and is now 2"):
+        folder.begin({"a": 2}, resume=True)
+    assert folder.begin({"a": 1}, resume=True) == whole
+    folder.finish({"a": 1})
+    assert folder.begin({"a": 2}, resume=False) is None and not whole.exists()
+    (tmp_path / "other.run").mkdir()
+    (tmp_path / "other.run" / "thesis.tex").write_text("years of work")
+    with pytest.raises(FileError, match="not a run of ours"):
+        RunFolder.beside(tmp_path / "other").begin({}, resume=False)
