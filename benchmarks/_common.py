@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from rewardsmith.model.hardware import pick_dtype
+
 
 def data_folder() -> Path:
     """The real preference data: $REWARDSMITH_DATA, else shared/data beside the checkout."""
@@ -26,11 +28,20 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def matmul_peak(dtype: torch.dtype = torch.float32) -> float:
-    """FLOP/s of a large matrix product on this machine, now: the best of five."""
-    a = torch.randn(2048, 2048, dtype=dtype)
-    best = min(seconds(lambda: a @ a) for _ in range(5))
-    return 2 * 2048**3 / best
+def matmul_peak(dtype: torch.dtype = torch.float32, device: str = "cpu") -> float:
+    """FLOP/s of a large matrix product on this machine, now: the best of five in each layout."""
+    size = 2048 if device == "cpu" else 8192
+    if device == "cpu" and dtype not in (torch.float32, pick_dtype("auto", torch.device("cpu"))):
+        size = 256  # emulated: a large product would take minutes
+    a = torch.randn(size, size, device=device).to(dtype)
+
+    def product(b: torch.Tensor) -> None:
+        torch.mm(a, b)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    best = min(seconds(lambda b=b: product(b)) for b in (a, a.T) for _ in range(5))
+    return 2 * size**3 / best
 
 
 def machine() -> str:

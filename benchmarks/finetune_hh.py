@@ -37,7 +37,7 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     print(machine(), flush=True)
     rows, test = (list(load_comparisons(data_folder() / "hh-harmless" / f"{part}.jsonl")) for part in ("train", "test"))
-    rows, test = rows[: args.rows], test[: args.rows]
+    rows, test = rows[: args.rows], test[: args.test_rows]
     with tempfile.TemporaryDirectory() as scratch:
         base = args.base if args.layers is None else str(shallow(args.base, args.layers, Path(scratch) / "base"))
         started = time.perf_counter()
@@ -135,14 +135,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--warmup", type=float, default=0)
     parser.add_argument("--scheduler", default="linear")
     parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--rows", type=int, help="only the first rows of each file, to try the script")
+    parser.add_argument("--rows", type=int, help="train on the first rows only")
+    parser.add_argument("--test-rows", type=int, help="evaluate on the first rows only")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--output", help="folder for the trained model")
     parser.add_argument("--save", help="append the line to this file")
     parser.add_argument("--quick", action="store_true", help="two minutes: few rows, few layers")
     args = parser.parse_args()
     if args.quick:
-        args.rows, args.layers = args.rows or 16, args.layers or 4
+        args.rows, args.test_rows, args.layers = args.rows or 16, args.test_rows or 16, args.layers or 4
     return args
 
 

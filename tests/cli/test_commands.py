@@ -34,7 +34,7 @@ def estimates(found: object, path: str = "") -> dict[str, dict]:
 
 def test_the_commands_that_there_are(cli) -> None:
     assert {" ".join(names) for names in COMMANDS} == {
-        *("demo", "train", "evaluate", "score", "compare", "info"),
+        *("demo", "plan", "train", "merge", "evaluate", "score", "compare", "info"),
         *("data check", "data convert", "data split"),
     }
     bare = cli("--help")

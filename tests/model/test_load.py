@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from rewardsmith.errors import ContractError, FileError, ModelError, UsageError
+from rewardsmith.model import adapter
 from rewardsmith.model import contract as contracts
 from rewardsmith.model.hardware import pick_device, pick_dtype
 from rewardsmith.model.load import separate_pad
@@ -261,8 +262,12 @@ def test_identity_tells_models_and_settings_apart(models) -> None:
 
 def test_an_adapter_folder_says_to_merge(tmp_path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(ModelError, match="merge it"):
-        RewardModel.load(tmp_path)
+    with pytest.raises(ModelError, match="merge it"):  # a base cannot be an adapter; a trained model can
+        RewardModel.from_base(tmp_path)
+    for text in ("{}", "not JSON"):
+        (tmp_path / "adapter_config.json").write_text(text)
+        with pytest.raises(ModelError, match=r"adapter_config\.json"):
+            adapter.base_of(tmp_path)
 
 
 def test_a_trained_encoder_without_its_pooler_is_refused(models, tmp_path) -> None:

@@ -10,6 +10,7 @@ from rewardsmith.cli import console
 from rewardsmith.errors import UsageError
 
 if TYPE_CHECKING:
+    from rewardsmith.model.reward_model import RewardModel
     from rewardsmith.training.finetune import Finetuned
     from rewardsmith.training.settings import RunSettings
     from rewardsmith.types import Comparison
@@ -44,6 +45,7 @@ def run(
     resume: bool,
     as_json: bool,
     quiet: bool,
+    ensemble: int | None,
     finish: Callable[[Any, list[Comparison], list[Comparison], dict[str, Any]], None],
 ) -> None:
     """Train, then evaluate and save as ``--method head`` does (``finish``)."""
@@ -51,6 +53,10 @@ def run(
 
     output = Path(settings.output)
     check_target(output)
+    if not resume:
+        from rewardsmith.training.finetune_ensemble import refuse_unfinished
+
+        refuse_unfinished(output)
     comparisons, held_out = read(list(settings.data), False), read(list(settings.eval_data), True)
     if settings.training.get("early_stopping_patience") is not None and not held_out:
         raise UsageError("early_stopping_patience needs held-out data: give --eval-data")
@@ -71,24 +77,46 @@ def run(
 
     say(f"{len(comparisons):,} comparisons; {settings.method} on {settings.base}")
     with console.progress("training", "steps", quiet=quiet) as bar:
-        made = finetune(
-            settings,
-            comparisons,
-            held_out,
-            device=device,
-            trust_remote_code=trust_remote_code,
-            resume=resume,
-            say=say,
-            report=lambda done, total, logs: bar(done, total),
-        )
-    if not made.trainer.is_world_process_zero():
+        how: dict[str, Any] = {
+            **{"device": device, "trust_remote_code": trust_remote_code, "resume": resume, "say": say},
+            "report": lambda done, total, logs: bar(done, total),
+        }
+        if ensemble:
+            made = _average_of_members(settings, ensemble, comparisons, held_out, how)
+        else:
+            single = finetune(settings, comparisons, held_out, **how)
+            main = single.trainer.is_world_process_zero()
+            made = (single.model, report_of(single, settings)) if main else None
+    if made is None:
         return
-    report = report_of(made, settings)
-    finish(made.model, comparisons, held_out, report)
+    model, report = made
+    finish(model, comparisons, held_out, report)
     if as_json:
         console.print_json(report)
+    elif ensemble:
+        show_members(report)
     else:
         show(report)
+
+
+def _average_of_members(
+    settings: RunSettings,
+    count: int,
+    comparisons: list[Comparison],
+    held_out: list[Comparison],
+    how: dict[str, Any],
+) -> tuple[RewardModel, dict[str, Any]] | None:
+    """Train the members; the average of their weights and the report. None in all processes but the first."""
+    from rewardsmith.model.average import average, scratch_beside
+    from rewardsmith.training.finetune_ensemble import finetune_members
+
+    members = finetune_members(settings, count, comparisons, held_out, describe=report_of, **how)
+    if not members.main:
+        return None
+    how["say"]("averaging the members' weights")
+    scratch = scratch_beside(Path(settings.output))
+    model = average(members.folders, scratch=scratch, trust_remote_code=how["trust_remote_code"])
+    return model, {"method": settings.method, "ensemble": count, "members": members.reports}
 
 
 def report_of(made: Finetuned, settings: RunSettings) -> dict[str, Any]:
@@ -131,6 +159,17 @@ def show(report: dict[str, Any]) -> None:
             rows.append(("  longer wins", console.interval(measured["longer_wins"])))
     console.table(f"Trained {report['model']}", ("", ""), rows)
     if "evaluation" not in report:
+        print(f"next: rewardsmith evaluate {report['model']} --data HELD_OUT_FILE")
+
+
+def show_members(report: dict[str, Any]) -> None:
+    """The table for people, of an ensemble."""
+    rows = [(one["model"], one["seed"], one["steps"], _losses(one)) for one in report["members"]]
+    console.table("Members", ("model", "seed", "steps", "loss, first and last logged"), rows)
+    print(f"Trained {report['model']}: the average of their weights")
+    if measured := report.get("evaluation"):
+        print(f"held-out accuracy {console.interval(measured['accuracy'])}")
+    else:
         print(f"next: rewardsmith evaluate {report['model']} --data HELD_OUT_FILE")
 
 

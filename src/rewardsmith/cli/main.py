@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from rewardsmith import __version__
-from rewardsmith.cli import compare, data, demo, evaluate, info, plan, score, train
+from rewardsmith.cli import compare, data, demo, evaluate, info, merge, plan, score, train
 from rewardsmith.errors import RewardsmithError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command()(evaluate.evaluate)
 app.command()(score.score)
 app.command()(compare.compare)
 app.command()(info.info)
+app.command(cls=merge.Command)(merge.merge)
 
 
 def _version(asked: bool) -> None:

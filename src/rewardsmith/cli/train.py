@@ -96,6 +96,10 @@ def train(
     ] = False,
     folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Of the folds, or of fine-tuning.")] = 0,
+    ensemble: Annotated[
+        int | None,
+        typer.Option(min=2, help="Train K members on bootstraps of the prompts: heads, or whole fine-tuning runs."),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="Fine-tuning: YAML file of settings; flags override it.")
     ] = None,
@@ -140,7 +144,13 @@ def train(
     seconds, and a run that was killed goes on where it was.
     --method lora, qlora, full: fine-tuning. OUTPUT.run holds checkpoints and the adapter; --resume goes on exactly.
 
+
+    --ensemble K: with a head, K more heads come with the model, at the cost of K fits. With fine-tuning, K whole runs
+    one after the other: OUTPUT.members holds their models, OUTPUT the average of their weights.
+
     Example: rewardsmith train --data train.jsonl --eval-data test.jsonl -o out/rm
+
+    Example: rewardsmith train --data train.jsonl -o out/rm --method lora --ensemble 4
     """
     read = partial(_read_all, row_format=row_format, split=split, skip_bad=skip_bad, rejects=rejects)
     chosen = method.value if method else finetuning.method_in(config, assigned or []) or "head"
@@ -166,6 +176,7 @@ def train(
             resume=resume,
             as_json=as_json,
             quiet=quiet,
+            ensemble=ensemble,
             finish=lambda *made: _evaluate_and_save(*made, output=Path(settings.output), budget=budget, quiet=quiet),
         )
         return
@@ -187,7 +198,9 @@ def train(
 
     loading = options.load_options(dtype, device, device_map, load_in_4bit, trust_remote_code, attention)
     model = RewardModel.from_base(base or "smollm2", loading, pooling=pooling.value if pooling else None)
-    fit = HeadConfig(ridge, layer_value, ties.value, folds, seed, max_length or 2048, normalise, budget, cache)
+    fit = HeadConfig(
+        ridge, layer_value, ties.value, folds, seed, max_length or 2048, normalise, budget, cache, ensemble
+    )
     if not quiet:
         console.note(f"{len(comparisons):,} comparisons; features on {model.backbone.device}, {model.backbone.dtype}")
     with console.progress("features", "tokens", quiet=quiet) as bar:
@@ -285,6 +298,7 @@ def _report(result: HeadResult) -> dict[str, Any]:
         "ridge": result.fit.ridge,
         "train_loss": result.fit.loss,
         "seconds": result.seconds,
+        "ensemble": None if result.model.members is None else len(result.model.members),
         "cross_validation": None,
     }
     if validation is not None and validation.folds:
@@ -333,6 +347,8 @@ def _show(report: dict[str, Any], result: HeadResult) -> None:
             f"features {seconds['features']:.1f}, layer choice {seconds['layers']:.1f}, fit {seconds['fit']:.2f}",
         ),
     ]
+    if report["ensemble"]:
+        rows.append(("ensemble", f"{report['ensemble']} heads, {seconds['ensemble']:.1f} seconds"))
     if found := report["cross_validation"]:
         rows.append(("cross-validated accuracy", console.interval(found["accuracy"])))
     if measured := report.get("evaluation"):

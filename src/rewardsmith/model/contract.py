@@ -55,6 +55,7 @@ class Contract:
         mean, std: the reward is (head output - mean) / std.
         temperature: P(a over b) = sigmoid((head output of a - of b) / temperature).
         head_sha256: of the head's weight as float32 bytes.
+        members_sha256: of the ensemble's heads, None without one.
         base_model: what it was trained from.
         training: method and settings; ``data`` below holds what it was trained on; ``metrics`` what was measured.
         goldens: cases that must come out the same.
@@ -73,6 +74,7 @@ class Contract:
     std: float = 1.0
     temperature: float = 1.0
     head_sha256: str = ""
+    members_sha256: str | None = None
     base_model: str = ""
     training: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)

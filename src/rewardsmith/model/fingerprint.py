@@ -10,6 +10,12 @@ import torch
 from rewardsmith.model.backbone import head_name
 
 
+def sha256(*tensors: torch.Tensor) -> str:
+    """The hash of tensors' values as float32, in order."""
+    values = (tensor.detach().cpu().float().contiguous().numpy().tobytes() for tensor in tensors)
+    return hashlib.sha256(b"".join(values)).hexdigest()
+
+
 def fingerprint(network: Any, *parts: str) -> str:
     """24 hexadecimal digits that change with any parameter but the head's, and with ``parts`` (template, config ...).
 

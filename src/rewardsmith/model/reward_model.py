@@ -6,11 +6,10 @@ One object renders, packs, reads and scores, so the reward is the same wherever 
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,13 @@ from rewardsmith.encoding.tree import Tree, build, first_places
 from rewardsmith.errors import ContractError, ModelError, UsageError
 from rewardsmith.model import adapter
 from rewardsmith.model import contract as contracts
+from rewardsmith.model import ensemble as ensembles
 from rewardsmith.model import posterior as posteriors
 from rewardsmith.model.backbone import Backbone, Pooling, head_name, probe
 from rewardsmith.model.bases import resolve
 from rewardsmith.model.contract import Contract, Golden
-from rewardsmith.model.fingerprint import fingerprint
+from rewardsmith.model.ensemble import Ensemble
+from rewardsmith.model.fingerprint import fingerprint, sha256
 from rewardsmith.model.hardware import dtype_name
 from rewardsmith.model.load import LoadOptions, head_weight, load_network, load_tokenizer
 from rewardsmith.model.posterior import Posterior
@@ -56,6 +57,7 @@ class RewardModel:
         template: renders text, the same way in training and in use.
         contract: what decides a score beside the weights.
         posterior: how sure the head is; None when unknown.
+        ensemble: further heads, fitted to bootstraps of the data; None without.
 
     Example:
         >>> model = RewardModel.load("out/my-reward-model")  # doctest: +SKIP
@@ -68,6 +70,7 @@ class RewardModel:
     template: Template
     contract: Contract
     posterior: Posterior | None = None
+    ensemble: Ensemble | None = None
 
     def __repr__(self) -> str:
         read, kind = self.backbone, type(self.backbone.network).__name__
@@ -104,6 +107,7 @@ class RewardModel:
         else:
             network = load_network(folder, tokenizer, options, fresh_head=False)
             stored = head_weight(folder, network)
+        ensemble = ensembles.read(folder)
         segments = _segments(tokenizer) and (contract is None or contract.mode != "text")
         backbone = probe(network, _pooling(contract), segments=segments, attention=options.attention)
         head = _float32_head(backbone, stored)
@@ -114,10 +118,11 @@ class RewardModel:
             template = Template(tokenizer, contract.mode, contract.template_kwargs)  # type: ignore[arg-type]
             if dtype_name(backbone.dtype) != contract.dtype:
                 logger.info("trained in %s, scored here in %s", contract.dtype, dtype_name(backbone.dtype))
-            actual = {**template.fingerprint(), "head_sha256": _head_sha256(head), "layers": backbone.layers}
+            actual = {**template.fingerprint(), **_heads(head, ensemble), "layers": backbone.layers}
             contracts.check(contract, folder, actual)
-        posterior = posteriors.read(folder)
-        return cls(backbone, head, template, contract, posterior.to(backbone.device) if posterior else None)
+        posterior, device = posteriors.read(folder), backbone.device
+        extras = (posterior and posterior.to(device), ensemble and ensemble.to(device))
+        return cls(backbone, head, template, contract, *extras)
 
     @classmethod
     def from_base(
@@ -204,12 +209,50 @@ class RewardModel:
             UsageError: unequal lengths.
             TemplateError: a text that the template refuses.
         """
+        return self.score_rendered(*self._rendered(prompts, responses), budget=budget)
+
+    @property
+    def members(self) -> torch.Tensor | None:
+        """The heads of the ensemble, [K, d] float32; None without one."""
+        return self.ensemble.members if self.ensemble else None
+
+    @torch.inference_mode()
+    def member_rewards(
+        self, prompts: Sequence[Any], responses: Sequence[Any], *, budget: int | None = None
+    ) -> list[list[float]]:
+        """The rewards that each member of the ensemble gives, [N][K], normalised like rewards, in one forward pass.
+
+        Args:
+            prompts, responses, budget: as for :meth:`score_responses`.
+
+        Raises:
+            UsageError: unequal lengths, or the model carries no ensemble.
+            TemplateError: a text that the template refuses.
+        """
+        if self.ensemble is None:
+            raise UsageError("this model carries no ensemble: train it with --method head --ensemble K")
+        keys, rendered = self._rendered(prompts, responses)
+        found: list[list[float]] = [[] for _ in rendered]
+        for indices, features in self._features(keys, rendered, budget):
+            rewards = self.member_values(features).tolist()
+            self._check_finite(value for row in rewards for value in row)
+            for index, row in zip(indices, rewards, strict=True):
+                found[index] = row
+        return found
+
+    def member_values(self, features: torch.Tensor) -> torch.Tensor:
+        """[R, d] features -> [R, K] rewards of the ensemble's members, normalised as the contract says."""
+        assert self.ensemble is not None
+        return (self.ensemble.rewards(features) - self.contract.mean) / self.contract.std
+
+    def _rendered(self, prompts: Sequence[Any], responses: Sequence[Any]) -> tuple[list[Any], list[Rendered]]:
+        """Prompts, as keys by which to share them, and the tokens of every response."""
         if isinstance(prompts, str) or isinstance(responses, str) or len(prompts) != len(responses):
             raise UsageError(
                 f"prompts and responses must be lists of equal length, not {len(prompts)} and {len(responses)}"
             )
         pairs = [(coerce(prompt), coerce(response)) for prompt, response in zip(prompts, responses, strict=True)]
-        return self.score_rendered([p for p, _ in pairs], [self.render(p, r) for p, r in pairs], budget=budget)
+        return [p for p, _ in pairs], [self.render(p, r) for p, r in pairs]
 
     def render(self, prompt: Text, response: Text, **row: Any) -> Rendered:
         """Tokens of one response for scoring: cut to the contract's ``max_length`` from the oldest end."""
@@ -220,22 +263,32 @@ class RewardModel:
         self, keys: Sequence[Any], rendered: Sequence[Rendered], *, budget: int | None = None
     ) -> list[ScoredResponse]:
         """Score what :meth:`render` gave; responses with equal ``keys`` share their common prefix."""
+        scored: list[ScoredResponse | None] = [None] * len(rendered)
+        for indices, features in self._features(keys, rendered, budget):
+            rewards = self.rewards(features).tolist()
+            errors = self.standard_errors(features)
+            self._check_finite(rewards)
+            for index, reward, error in zip(indices, rewards, errors, strict=True):
+                item = rendered[index]
+                scored[index] = ScoredResponse(reward, error, item.truncated, len(item.ids))
+        return [item for item in scored if item is not None]
+
+    def _features(
+        self, keys: Sequence[Any], rendered: Sequence[Rendered], budget: int | None
+    ) -> Iterator[tuple[list[int], torch.Tensor]]:
+        """Indices into ``rendered``, R at a time, and their features [R, d]; equal ``keys`` share a prefix."""
         groups: dict[Any, list[int]] = {}
         for index, key in enumerate(keys):
             groups.setdefault(key, []).append(index)
         order = [index for group in groups.values() for index in group]
         trees = [build([rendered[index] for index in group]) for group in groups.values()]
-        scored: list[ScoredResponse | None] = [None] * len(rendered)
         for places, features in self.read(trees, budget=budget):
-            rewards = self.rewards(features[0]).tolist()
-            errors = self.standard_errors(features[0])
-            if not all(map(math.isfinite, rewards)):
-                kind = dtype_name(self.backbone.dtype)
-                raise ModelError(f"a reward is not a finite number in {kind}; use --dtype float32 or bfloat16")
-            for place, reward, error in zip(places, rewards, errors, strict=True):
-                item = rendered[order[place]]
-                scored[order[place]] = ScoredResponse(reward, error, item.truncated, len(item.ids))
-        return [item for item in scored if item is not None]
+            yield [order[place] for place in places], features[0]
+
+    def _check_finite(self, rewards: Iterable[float]) -> None:
+        if not all(map(math.isfinite, rewards)):
+            kind = dtype_name(self.backbone.dtype)
+            raise ModelError(f"a reward is not a finite number in {kind}; use --dtype float32 or bfloat16")
 
     def rewards(self, features: torch.Tensor) -> torch.Tensor:
         """[R, d] features -> [R] rewards, normalised as the contract says."""
@@ -320,13 +373,13 @@ class RewardModel:
         """A copy whose contract has ``changes``, current fingerprints and fresh goldens: done once, after training."""
         now = {
             **self.template.fingerprint(),
-            "head_sha256": _head_sha256(self.head),
+            **_heads(self.head, self.ensemble),
             "layers": self.backbone.layers,
             "dtype": dtype_name(self.backbone.dtype),
             "goldens": (),
         }
         contract = replace(self.contract, **{**now, **changes})
-        sealed = RewardModel(self.backbone, self.head, self.template, contract, self.posterior)
+        sealed = RewardModel(self.backbone, self.head, self.template, contract, self.posterior, self.ensemble)
         scores = sealed.score_batch([p for p, _ in contracts.GOLDEN_TEXTS], [r for _, r in contracts.GOLDEN_TEXTS])
         goldens = tuple(
             Golden(p, r, contracts.tokens_sha256(sealed.render(p, r).ids), score)
@@ -346,9 +399,9 @@ class RewardModel:
         """
         from rewardsmith.model.save import save
 
-        as_it_is = (_head_sha256(self.head), dtype_name(self.backbone.dtype), self.backbone.layers)
-        contract = self.contract
-        holds = (contract.head_sha256, contract.dtype, contract.layers) == as_it_is and contract.goldens
+        heads, contract = _heads(self.head, self.ensemble), self.contract
+        as_it_is = {**heads, "dtype": dtype_name(self.backbone.dtype), "layers": self.backbone.layers}
+        holds = contract.goldens and all(getattr(contract, name) == value for name, value in as_it_is.items())
         return save(self if holds else self.sealed(), Path(path))
 
 
@@ -368,8 +421,12 @@ def _float32_head(backbone: Backbone, stored: torch.Tensor | None) -> nn.Linear:
 
 
 def _head_sha256(head: nn.Linear) -> str:
-    values = [head.weight] if head.bias is None else [head.weight, head.bias]
-    return hashlib.sha256(b"".join(v.detach().cpu().float().contiguous().numpy().tobytes() for v in values)).hexdigest()
+    return sha256(*([head.weight] if head.bias is None else [head.weight, head.bias]))
+
+
+def _heads(head: nn.Linear, ensemble: Ensemble | None) -> dict[str, Any]:
+    """What the contract says of head and ensemble."""
+    return {"head_sha256": _head_sha256(head), "members_sha256": ensemble.sha256() if ensemble else None}
 
 
 def _plain_contract(backbone: Backbone, template: Template, name: str) -> Contract:

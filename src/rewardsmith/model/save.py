@@ -94,6 +94,8 @@ def _write(model: RewardModel, folder: Path) -> None:
     model.contract.write(folder)
     if model.posterior is not None:
         model.posterior.write(folder)
+    if model.ensemble is not None:
+        model.ensemble.write(folder)
     (folder / "README.md").write_text(card(model), encoding="utf-8")
 
 

@@ -107,11 +107,17 @@ def _given(model: Any, args: RewardConfig, tokenizer: Any) -> Assembled:
             "or give its name"
         )
     network = model.get_base_model() if hasattr(model, "get_base_model") else model
+    for one in getattr(model, "peft_config", {}).values():
+        _refuse_virtual_tokens(one)
     name = str(getattr(network.config, "_name_or_path", "") or type(network).__name__)
     if tokenizer is None:
         tokenizer = load_tokenizer(resolve(name), trust_remote_code=args.trust_remote_code)
     folder = Path(name) if Path(name).is_dir() else None
-    return Assembled(network, model, tokenizer, name, folder)
+    head = network.get_submodule(head_name(network))
+    if isinstance(head, torch.nn.Linear) and not is_quantised(network):
+        head.float()  # as in _load: close scores must not tie
+    trained = folder is not None and head_weight(folder, network) is not None
+    return Assembled(network, model, tokenizer, name, folder, fresh=not trained)
 
 
 def _set_eos(found: Assembled, args: RewardConfig) -> None:
@@ -171,11 +177,7 @@ def add_adapters(found: Assembled, peft_config: Any, args: RewardConfig) -> Asse
         raise UsageError(f"peft_config must be a peft.PeftConfig such as LoraConfig, not {type(peft_config).__name__}")
     if isinstance(found.model, PeftModel):
         raise UsageError("the model has adapters already: merge them first, or leave peft_config out")
-    if getattr(peft_config, "is_prompt_learning", False):
-        raise UsageError(
-            f"{type(peft_config).__name__} puts virtual tokens before the prompt, which shared prompts have no place "
-            "for; use LoRA or another adapter of weights"
-        )
+    _refuse_virtual_tokens(peft_config)
     name = head_name(found.network)
     saved = set(getattr(peft_config, "modules_to_save", None) or ())
     if name.split(".")[-1] not in saved:
@@ -188,20 +190,33 @@ def add_adapters(found: Assembled, peft_config: Any, args: RewardConfig) -> Asse
     return replace(found, model=model)
 
 
+def _refuse_virtual_tokens(peft_config: Any) -> None:
+    if getattr(peft_config, "is_prompt_learning", False):
+        raise UsageError(
+            f"{type(peft_config).__name__} puts virtual tokens before the prompt, which shared prompts have no place "
+            "for; use LoRA or another adapter of weights"
+        )
+
+
 def without_dropout(model: Any) -> None:
     """Switch every dropout off, in place."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
+        for name in ("attention_dropout", "attention_dropout_prob"):  # applied in a function, not by a module
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
 
 
-def language_head(found: Assembled) -> torch.Tensor:
+def language_head(found: Assembled, *, causal: bool) -> torch.Tensor:
     """The base model's matrix from hidden states to words, [V, d], frozen, which a reward model has no use for else.
 
     Raises:
         UsageError: the base keeps none, or it cannot be found.
     """
     network = found.network
+    if not causal:
+        raise UsageError("language_model_coefficient: an encoder predicts no next word; use it with a decoder")
     if network.config.get_text_config().tie_word_embeddings:
         return network.get_input_embeddings().weight
     weight = stored_tensor(found.folder, "lm_head.weight") if found.folder else None

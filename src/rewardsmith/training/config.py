@@ -113,8 +113,12 @@ class RewardConfig(TrainingArguments):
             raise UsageError(f"learning_rate {self.learning_rate}: must be greater than 0")
         if not 0 <= self.label_smoothing_factor < 0.5:
             raise UsageError(f"label_smoothing_factor {self.label_smoothing_factor}: must be in [0, 0.5)")
-        if self.head_anchor < 0:
-            raise UsageError(f"head_anchor {self.head_anchor}: must be >= 0")
+        for name in ("head_anchor", "language_model_coefficient", "center_rewards_coefficient"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise UsageError(f"{name} {value}: must be >= 0")
+        if self.head_learning_rate is not None and not self.head_learning_rate >= 0:
+            raise UsageError(f"head_learning_rate {self.head_learning_rate}: must be >= 0")
         if self.early_stopping_patience is not None and IntervalStrategy(self.eval_strategy) == IntervalStrategy.NO:
             raise UsageError("early_stopping_patience needs evaluations: set eval_strategy to steps or epoch")
 

@@ -55,6 +55,8 @@ def finetune(
     resume: bool = False,
     say: Callable[[str], None] = logger.info,
     report: Report | None = None,
+    folder: Path | None = None,
+    draw: Callable[[RewardTrainer], Any] | None = None,
 ) -> Finetuned:
     """Train, and leave checkpoints and the adapter in ``OUTPUT.run``. The model itself is not saved here.
 
@@ -67,15 +69,18 @@ def finetune(
         resume: go on from the last whole checkpoint.
         say: is told the summary before the first step.
         report: is told of every step.
+        folder: of the run, instead of ``OUTPUT.run``.
+        draw: chooses the rows to train on, from those of ``trainer.train_dataset``. The head starts at the optimum on
+            all of them.
 
     Raises:
         RewardsmithError: a setting, a row or a model that cannot work; see the trainer.
     """
-    folder = RunFolder.beside(Path(settings.output))
-    config = reward_config(settings, folder.path, device, trust_remote_code, evaluates=bool(held_out))
+    run = RunFolder(folder) if folder else RunFolder.beside(Path(settings.output))
+    config = reward_config(settings, run.path, device, trust_remote_code, evaluates=bool(held_out))
     main = config.process_index == 0
     with config.main_process_first(desc="run folder"):
-        checkpoint = folder.begin(settings.as_dict(), resume=resume) if main else folder.last_checkpoint()
+        checkpoint = run.begin(settings.as_dict(), resume=resume) if main else run.last_checkpoint()
         checkpoint = checkpoint if resume else None
     trainer = RewardTrainer(
         settings.base,
@@ -85,6 +90,8 @@ def finetune(
         quantization_config=nf4_config(_compute_dtype(config)) if settings.method == "qlora" else None,
         peft_config=None if settings.method == "full" else settings.lora.config(),
     )
+    if draw:
+        trainer.train_dataset = draw(trainer)
     trainer.remove_callback(PrinterCallback)
     if report and main:
         trainer.add_callback(_Reporter(report))
@@ -100,10 +107,10 @@ def finetune(
     model = trainer.reward_model()
     adapter = None
     if settings.method != "full":
-        adapter = folder.path / "adapter"
+        adapter = run.path / "adapter"
         trainer.save_adapter(adapter, model)
     if main:
-        folder.finish(settings.as_dict())
+        run.finish(settings.as_dict())
     return Finetuned(model, trainer, log, adapter)
 
 

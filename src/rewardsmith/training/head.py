@@ -16,6 +16,7 @@ from rewardsmith.errors import DataError, UsageError
 from rewardsmith.model import posterior as posteriors
 from rewardsmith.model.bases import cache_dir
 from rewardsmith.model.cut import check_layer, cut
+from rewardsmith.model.ensemble import Ensemble
 from rewardsmith.model.fingerprint import fingerprint as network_fingerprint
 from rewardsmith.model.hardware import dtype_name
 from rewardsmith.model.quantise import is_quantised
@@ -23,6 +24,7 @@ from rewardsmith.model.reward_model import RewardModel
 from rewardsmith.training import bradley_terry
 from rewardsmith.training.bradley_terry import HeadFit, Ties
 from rewardsmith.training.cross_validation import CrossValidation, choose_ridge
+from rewardsmith.training.ensemble import fit_members
 from rewardsmith.training.features import Report, extract
 from rewardsmith.training.layer_choice import LayerChoice, choose_layer
 from rewardsmith.training.prepare import Prepared, fingerprint, pairs_of, prepare
@@ -44,6 +46,7 @@ class HeadConfig:
             and standard deviation 1. Other tools then give the raw number unless they read them (OpenRLHF does).
         budget: positions per forward pass; None for the device's default.
         cache: folder for features; None for the user's cache.
+        ensemble: K further heads on bootstraps of the prompts, K >= 2, with the same ridge; None for none.
     """
 
     ridge: float | None = None
@@ -55,6 +58,11 @@ class HeadConfig:
     normalise: bool = False
     budget: int | None = None
     cache: Path | None = None
+    ensemble: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.ensemble is not None and self.ensemble < 2:
+            raise UsageError(f"ensemble {self.ensemble}: must be at least 2")
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ class HeadResult:
         fit: of the head.
         validation: over ridges; None when the ridge was given.
         layers: the comparison of layers, for ``layer="auto"``.
-        seconds: ``features`` (0 when all were cached) and ``fit``.
+        seconds: ``features`` (0 when all were cached), ``layers``, ``fit`` and ``ensemble``.
     """
 
     model: RewardModel
@@ -143,8 +151,12 @@ def train_head(
         ridge = validation.ridge
     fit = bradley_terry.fit(features, pairs, ridge, ties=config.ties)
     fitted = time.perf_counter()
+    ensemble = None
+    if config.ensemble:
+        ensemble = fit_members(features, pairs, fit, config.ensemble, seed=config.seed, ties=config.ties)
+    drawn = time.perf_counter()
 
-    _install(model, fit)
+    _install(model, fit, ensemble)
     rewards = bradley_terry.predict(features, fit)
     changes: dict[str, Any] = {
         "max_length": max_length,
@@ -170,7 +182,10 @@ def train_head(
         fit,
         validation,
         choice,
-        {"features": extracted - started, "layers": loaded - extracted, "fit": fitted - loaded},
+        {
+            **{"features": extracted - started, "layers": loaded - extracted},
+            **{"fit": fitted - loaded, "ensemble": drawn - fitted},
+        },
     )
 
 
@@ -195,12 +210,13 @@ def cache_name(model: RewardModel) -> str:
 
 
 @torch.no_grad()
-def _install(model: RewardModel, fit: HeadFit) -> None:
+def _install(model: RewardModel, fit: HeadFit, ensemble: Ensemble | None) -> None:
     model.head.weight.copy_(torch.tensor(fit.weight, dtype=torch.float32)[None])
     if model.head.bias is not None:
         model.head.bias.zero_()  # preferences say nothing of a constant
     posterior = posteriors.from_covariance(fit.center, fit.covariance)
     model.posterior = posterior.to(model.backbone.device)
+    model.ensemble = ensemble.to(model.backbone.device) if ensemble else None
 
 
 def _facts(
@@ -221,6 +237,7 @@ def _facts(
         "tie threshold": fit.tie_threshold,
         "features computed in": "4-bit NF4" if quantised else "full weights",
         "seed": config.seed,
+        **({"ensemble": f"{config.ensemble} heads on bootstraps of the prompts"} if config.ensemble else {}),
     }
 
 

@@ -88,10 +88,17 @@ class Shape:
 
 @dataclass(frozen=True)
 class Method:
-    """What is trained: ``head`` (on frozen features), ``lora``, ``qlora`` (adapters on NF4 weights) or ``full``."""
+    """What is trained.
+
+    Args:
+        name: ``head`` (on frozen features), ``lora``, ``qlora`` (adapters on NF4 weights) or ``full``.
+        rank: of the adapters.
+        fused: False for peft's own LoRA layers under autocast, which keep more than :mod:`fused_lora`'s.
+    """
 
     name: MethodName
     rank: int = 16
+    fused: bool = True
 
     def __post_init__(self) -> None:
         if self.name not in METHODS:
@@ -277,7 +284,7 @@ def activations(
       LayerNorm keeps its input only, s each.
     - inputs of linear layers, c each: d for attention, d and I for the MLP (the attention output counts below).
       Autocast casts anew for every layer whose input is not in c yet: with a float32 stream each reader of it keeps its
-      own copy. peft's adapters cast to float32 and back, so each keeps its own; its 4-bit layers on CUDA do not.
+      own copy. peft's own LoRA layers cast to float32 and back, so there all of them do; fused ones do not.
     - attention: c 4 q (queries, keys and values repeated for the heads, output) + 4 heads (log of the softmax's
       denominator). Eager attention: 4 heads L for each of ``Shape.squares``, and a copy in 16 bits. Tree by tree:
       c (3 q + 2 kv) + 4 heads, and c 2 kv for each of ``Pass.keys``.
@@ -310,9 +317,11 @@ def activations(
 def _read(shape: Shape, method: Method, numbers: Numbers) -> int:
     """Numbers per token that linear layers keep as their inputs, beside attention's output."""
     inputs = sum(fan_in for fan_in, _ in shape.linears)
-    if not numbers.autocast or (method.name == "qlora" and numbers.stream == numbers.compute):
+    if numbers.autocast and method.name == "lora" and not method.fused:
+        return inputs
+    if numbers.stream == numbers.compute:
         return shape.layers * (2 * shape.hidden + shape.intermediate)
-    return inputs - shape.layers * shape.heads * shape.head_dim if method.name == "full" else inputs
+    return inputs - shape.layers * shape.heads * shape.head_dim
 
 
 def _attention(shape: Shape, c: int, forward: Pass) -> int:
@@ -341,13 +350,15 @@ def _weights(shape: Shape, method: Method, numbers: Numbers) -> int:
 
 
 def _mask(shape: Shape, method: Method, numbers: Numbers, forward: Pass, checkpointing: bool) -> int:
-    """Masks are made once, in the dtype of the weights, or as bits of a byte tree by tree. Where attention computes in
-    another dtype every layer casts them again and keeps the result (a single one when blocks are recomputed)."""
+    """Masks are made once: in the dtype of the weights, or tree by tree and for encoders in a byte. Where attention
+    computes in another dtype every layer casts them again and keeps the result, one of them when blocks are recomputed.
+    """
     layers = 1 if checkpointing or method.name == "head" else shape.layers
     if forward.trees is not None:
         return forward.squares * (shape.masks + numbers.compute * layers)
-    recast = numbers.compute * layers if numbers.base != numbers.compute else 0
-    return forward.tokens * forward.row * (shape.masks * numbers.base + recast)
+    once = numbers.base if shape.shares else 1
+    recast = numbers.compute * layers if once != numbers.compute else 0
+    return forward.tokens * forward.row * (shape.masks * once + recast)
 
 
 def _working(shape: Shape, method: Method, numbers: Numbers, forward: Pass) -> int:
@@ -362,7 +373,7 @@ def _working(shape: Shape, method: Method, numbers: Numbers, forward: Pass) -> i
     if method.name == "head":
         q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
         return tokens * (c * max(3 * inner, 4 * q + 2 * kv) + (3 * c + 4) * d + 2 * shape.head_dim * c + 24)
-    cast = c + 4 if numbers.autocast and method.name == "lora" else 0
+    cast = c + 4 if numbers.autocast and method.name == "lora" and not method.fused else 0
     matrix = max(a * b for a, b in shape.linears) * c if method.name == "qlora" else 0
     return tokens * (max(2 * c, cast) * inner + 8 * d) + matrix
 

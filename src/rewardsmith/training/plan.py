@@ -81,6 +81,8 @@ class Settings:
         epochs, max_steps: how long; ``max_steps`` wins.
         rank: of LoRA.
         dtype: of matrix products.
+        stored: dtype of frozen weights beside trained ones. The trainer loads them in float32, as TRL does;
+            ``model_init_kwargs: {dtype: bfloat16}`` changes that.
         optimizer: a name in ``memory.OPTIMIZERS``.
         checkpointing: recompute blocks in the backward pass.
         batch_tokens: most tokens in a forward pass; larger batches are split. None: no limit in training, and the
@@ -91,10 +93,11 @@ class Settings:
 
     batch_size: int = 8
     accumulation: int = 1
-    epochs: float = 1
+    epochs: float = 3
     max_steps: int | None = None
     rank: int = 16
     dtype: str = "float32"
+    stored: str = "float32"
     optimizer: str = "adamw_torch_fused"
     checkpointing: bool = False
     batch_tokens: int | None = None
@@ -110,7 +113,8 @@ class MethodPlan:
         memory: at the peak.
         peak: the forward pass with that peak: the longest comparisons of the data in one batch.
         steps: optimiser steps; 0 for ``head``.
-        tokens: positions computed forward in all.
+        tokens: positions computed forward in all, recomputation aside. Every method reads the data once to fit the
+            head: fine-tuning starts from that head (``head_init: probe``).
         flops: floating-point operations in all.
         seconds: ``flops`` at ``UTILISATION`` of the speed; None when the speed is not known.
     """
@@ -162,24 +166,31 @@ def plan(
     """
     trees = workload.within(settings.max_length)
     if not trees:
-        longest = min(map(depth, workload.trees), default=0)
+        shortest, limit = min(map(depth, workload.trees), default=0), settings.max_length
+        remedy = "which is all the positions the model has" if limit == shape.positions else "use a larger --max-length"
         raise DataError(
-            f"no comparison is within the maximum length of {settings.max_length:,} tokens (the shortest has "
-            f"{longest:,}); use a larger --max-length"
+            f"no comparison is within the maximum length of {limit:,} tokens (the shortest has {shortest:,}); {remedy}"
         )
-    found: dict[MethodName, MethodPlan] = {name: _method_plan(shape, trees, settings, name, speed) for name in methods}
+    reading = [one for group in _reading(shape, trees, settings) for one in group]
+    found: dict[MethodName, MethodPlan] = {
+        name: _method_plan(shape, trees, settings, name, reading, speed) for name in methods
+    }
     return Plan(shape, workload, settings, found, len(trees), len(workload.trees) - len(trees), speed)
 
 
 def _method_plan(
-    shape: Shape, trees: Sequence[Sizes], settings: Settings, name: MethodName, speed: float | None
+    shape: Shape,
+    trees: Sequence[Sizes],
+    settings: Settings,
+    name: MethodName,
+    reading: Sequence[Pass],
+    speed: float | None,
 ) -> MethodPlan:
     memory, peak = need(shape, trees, settings, name)
     method = Method(name, settings.rank)
-    if name == "head":
-        every = [one for group in _reading(shape, trees, settings) for one in group]
-        steps, repeats = 0, 1.0
-    else:
+    flops = sum(operations(shape, Method("head"), one) for one in reading)
+    tokens, steps = sum(one.tokens for one in reading), 0
+    if name != "head":
         order = random.Random(0).sample(range(len(trees)), len(trees))
         starts = range(0, len(order), settings.batch_size)
         sampled = random.Random(1).sample(starts, min(len(starts), _SAMPLED))
@@ -189,8 +200,8 @@ def _method_plan(
         steps = settings.max_steps or math.ceil(per_epoch * settings.epochs)
         whole = len(starts) * settings.epochs if settings.max_steps is None else steps * settings.accumulation
         repeats = whole / len(batches)
-    flops = repeats * sum(operations(shape, method, one, checkpointing=settings.checkpointing) for one in every)
-    tokens = round(repeats * sum(one.tokens for one in every))
+        flops += repeats * sum(operations(shape, method, one, checkpointing=settings.checkpointing) for one in every)
+        tokens += round(repeats * sum(one.tokens for one in every))
     return MethodPlan(memory, peak, steps, tokens, flops, flops / (speed * UTILISATION) if speed else None)
 
 
@@ -213,6 +224,7 @@ def need(shape: Shape, trees: Sequence[Sizes], settings: Settings, name: MethodN
                 longest_row=one.row,
                 trees=one.trees,
                 dtype=settings.dtype,
+                stored=settings.stored,
                 optimizer=settings.optimizer,
                 checkpointing=settings.checkpointing,
                 accumulation=settings.accumulation * len(worst),
@@ -311,8 +323,9 @@ def operations(shape: Shape, method: Method, forward: Pass, *, checkpointing: bo
 def advise(found: Plan, available: int) -> list[str]:
     """What to do about the methods that do not fit. Every remedy was computed and fits ``available`` bytes.
 
-    Best first: what leaves the result as it is (recomputing, smaller passes with more accumulation), what changes it a
-    little (8-bit moments, dropping long comparisons), another method. When nothing fits, how much memory would do.
+    Best first: what leaves the result as it is (recomputing, smaller passes with more accumulation); what changes it a
+    little (frozen weights in 16 bits, 8-bit moments, dropping long comparisons); another method. When nothing fits, how
+    much memory would do.
     """
     tight: list[MethodName] = [name for name, method in found.methods.items() if method.memory.total > available]
     search = _Search(found, available)
@@ -341,19 +354,15 @@ class _Search:
                 *self.first(name, _smaller_batches(settings)),
                 *self.first(name, _split_batches(settings, trees)),
             ]
-            lines = lines or self.first(name, _both(_recomputing, _smaller_batches, settings))
-            lines += self.first(name, _eight_bit(settings))
-            if not lines:
-                lines = self.first(name, _both(_eight_bit, _recomputing, settings))
-            if not lines:
-                lines = self.first(name, _all_three(settings))
+            lines = lines or self.first(name, _sparing(settings))
+            for change in (_frozen_in_16_bits, _eight_bit):
+                lines += self.first(name, change(settings) if lines else _and_sparing(change, settings))
         lines += self.shorter(name, trees)
         if not alone:
             return [f"--method {name} {line}" for line in lines]
         for other in _LIGHTER:
             if other != name:
-                options = [("", settings)] if other == "head" else [("", settings), *_sparing(settings)]
-                named = ((f"--method {other} {label}".rstrip(), changed) for label, changed in options)
+                named = ((f"--method {other} {label}".rstrip(), changed) for label, changed in _all_of(other, settings))
                 lines += self.first(other, named)
         return lines
 
@@ -384,13 +393,13 @@ class _Search:
         return []
 
     def least(self) -> str:
-        """The smallest need of any method, with every saving that leaves the result as it is."""
+        """The smallest need of any method, with every saving."""
         settings = self.found.settings
         names: list[MethodName] = [*_LIGHTER, *self.found.methods]
         options = [
             (self.total(name, changed), f"--method {name} {label}".rstrip())
             for name in names
-            for label, changed in [("", settings), *([] if name == "head" else _sparing(settings))]
+            for label, changed in _all_of(name, settings)
         ]
         total, label = min(options)
         return f"nothing fits {gib(self.available)}: the least, {label}, needs {gib(total)}"
@@ -402,6 +411,11 @@ Options = Iterator[tuple[str, Settings]]
 def _recomputing(settings: Settings) -> Options:
     if not settings.checkpointing:
         yield "--gradient-checkpointing", replace(settings, checkpointing=True)
+
+
+def _frozen_in_16_bits(settings: Settings) -> Options:
+    if settings.stored == "float32" and settings.dtype != "float32":
+        yield f"--frozen-dtype {settings.dtype}", replace(settings, stored=settings.dtype)
 
 
 def _eight_bit(settings: Settings) -> Options:
@@ -429,23 +443,28 @@ def _split_batches(settings: Settings, trees: Sequence[Sizes]) -> Options:
             yield f"--batch-tokens {tokens}", replace(settings, batch_tokens=tokens)
 
 
-def _both(one: Callable[[Settings], Options], other: Callable[[Settings], Options], settings: Settings) -> Options:
-    for label, changed in one(settings):
-        for more, further in other(changed):
-            yield f"{label} {more}", further
-
-
-def _all_three(settings: Settings) -> Options:
-    for label, changed in _eight_bit(settings):
-        for more, further in _both(_recomputing, _smaller_batches, changed):
-            yield f"{label} {more}", further
-
-
 def _sparing(settings: Settings) -> Options:
     """Everything that leaves the result as it is, by how much it saves."""
     yield from _recomputing(settings)
     yield from _smaller_batches(settings)
-    yield from _both(_recomputing, _smaller_batches, settings)
+    for label, changed in _recomputing(settings):
+        for more, further in _smaller_batches(changed):
+            yield f"{label} {more}", further
+
+
+def _and_sparing(change: Callable[[Settings], Options], settings: Settings) -> Options:
+    for label, changed in change(settings):
+        yield label, changed
+        for more, further in _sparing(changed):
+            yield f"{label} {more}", further
+
+
+def _all_of(name: MethodName, settings: Settings) -> Options:
+    """The settings as they are, and all that would make fine-tuning need less."""
+    yield "", settings
+    if name != "head":
+        yield from _sparing(settings)
+        yield from _and_sparing(_frozen_in_16_bits, settings)
 
 
 def gib(size: float) -> str:

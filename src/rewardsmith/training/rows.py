@@ -8,6 +8,7 @@ data have them.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from rewardsmith.encoding.template import Template, coerce
 from rewardsmith.errors import DataError
 from rewardsmith.training.prepare import IDENTICAL, TOO_LONG, render_all
-from rewardsmith.types import Comparison, Text
+from rewardsmith.types import Comparison, Source, Text
 
 COLUMNS = ("chosen_ids", "rejected_ids", "ids", "ranks", "response_start", "margin", "weight", "probability", "scores")
 _LEGACY = {"chosen_input_ids": "chosen_ids", "rejected_input_ids": "rejected_ids"}
@@ -48,33 +49,53 @@ class Renderer:
         Raises:
             DataError: the row cannot be read or rendered; the message has its number.
         """
+        check_labels(row, index)
         comparison = comparison_of(row, index)
         return token_row(self.template, comparison, self.max_length)
 
 
 def token_row(template: Template, comparison: Comparison, max_length: int | None) -> dict[str, Any]:
-    """One comparison as a token row. A reason to drop it is added under a key that :func:`prepare_rows` removes."""
+    """One comparison as a token row, best response first, with every column of :data:`COLUMNS`, None where it has none.
+
+    A reason to drop it is added under a key that :func:`prepare_rows` removes.
+    """
     rendered = render_all(template, comparison)
-    ids = [list(item.ids) for item in rendered]
-    row: dict[str, Any] = {"response_start": [item.response_start for item in rendered]}
+    order = sorted(range(len(rendered)), key=lambda place: comparison.ranks[place])
+    ids = [list(rendered[place].ids) for place in order]
+    row: dict[str, Any] = dict.fromkeys(COLUMNS)
+    row |= {"response_start": [rendered[place].response_start for place in order], "weight": comparison.weight}
+    if comparison.scores is not None:
+        row["scores"] = [comparison.scores[place] for place in order]
     if len(ids) == 2:
-        better = 0 if comparison.ranks[0] <= comparison.ranks[1] else 1
-        row |= {"chosen_ids": ids[better], "rejected_ids": ids[1 - better]}
-        row["response_start"] = [row["response_start"][better], row["response_start"][1 - better]]
-        probability = comparison.probability
-        if probability is None and comparison.ranks[0] == comparison.ranks[1]:
-            probability = 0.5
-        elif probability is not None and better == 1:
-            probability = 1.0 - probability
-        row |= {"margin": comparison.margin, "probability": probability}
-        row["scores"] = (
-            None if comparison.scores is None else [comparison.scores[better], comparison.scores[1 - better]]
-        )
+        row |= {"chosen_ids": ids[0], "rejected_ids": ids[1], "margin": comparison.margin}
+        row["probability"] = _probability(comparison, swapped=order[0] == 1)
     else:
-        row |= {"ids": ids, "ranks": list(comparison.ranks), "scores": comparison.scores and list(comparison.scores)}
-    row["weight"] = comparison.weight
+        row |= {"ids": ids, "ranks": [comparison.ranks[place] for place in order]}
     row[_DROP] = _reason(ids, max_length)
     return row
+
+
+def _probability(comparison: Comparison, *, swapped: bool) -> float | None:
+    if comparison.probability is None:
+        return 0.5 if comparison.ranks[0] == comparison.ranks[1] else None
+    return 1.0 - comparison.probability if swapped else comparison.probability
+
+
+def check_labels(row: Mapping[str, Any], index: int) -> None:
+    """Refuse labels that mean nothing.
+
+    Raises:
+        DataError: naming the row, the column, the value and the rule.
+    """
+    rules = {
+        "probability": (lambda value: 0 <= value <= 1, "must be in [0, 1]"),
+        "weight": (lambda value: 0 < value < math.inf, "must be finite and > 0"),
+        "margin": (lambda value: 0 <= value < math.inf, "must be finite and >= 0"),
+    }
+    for name, (holds, rule) in rules.items():
+        value = row.get(name)
+        if value is not None and not (isinstance(value, (int, float)) and holds(value)):
+            raise DataError(f"{value!r}: {rule}", file="row", line=index + 1, field=name)
 
 
 def _reason(ids: Sequence[Sequence[int]], max_length: int | None) -> str:
@@ -102,29 +123,44 @@ def prepare_rows(
     Raises:
         DataError: a row that cannot be read, or no row is left.
     """
-    from datasets import Dataset
+    from datasets import Dataset, Features
 
     if isinstance(dataset, list):
-        dataset = Dataset.from_list(rows_of(template, dataset, max_length))
-    columns = _columns(dataset)
+        if not dataset:
+            raise DataError(f"no row of the {name} data is left: there were none")
+        kept = {name: kind for name, kind in _features().items() if name != _DROP}
+        dataset = Dataset.from_list(rows_of(template, dataset, max_length), features=Features(kept))
+    columns = _columns(dataset, name)
     for old, new in _LEGACY.items():
         if old in columns and new not in columns:
             dataset = dataset.rename_column(old, new)
-    columns = _columns(dataset)
+    columns = _columns(dataset, name)
     rows = isinstance(dataset, Dataset)
     options: dict[str, Any] = {"num_proc": processes} if rows else {}
-    if {"chosen_ids", "rejected_ids"} <= set(columns) or "ids" in columns:
+    if is_tokens(dataset):
         if rows:
             options["desc"] = f"checking {name} data"
-        dataset = dataset.map(_mark, fn_kwargs={"max_length": max_length}, **options)
+        dataset = dataset.map(_mark, fn_kwargs={"max_length": max_length}, with_indices=True, **options)
     else:
         if rows:
             options["desc"] = f"rendering {name} data"
+        options["features"] = _features()  # a first thousand rows of None would make a column of nothing
         dataset = dataset.map(Renderer(template, max_length), with_indices=True, remove_columns=columns, **options)
     return _without_dropped(dataset, rows, name)
 
 
-def _mark(row: dict[str, Any], max_length: int | None) -> dict[str, str]:
+def _features() -> Any:
+    """The types of a token row."""
+    from datasets import Features, List, Value
+
+    token, number = Value("int64"), Value("float64")
+    kinds = {"chosen_ids": List(token), "rejected_ids": List(token), "ids": List(List(token)), "ranks": List(token)}
+    kinds |= {"response_start": List(token), "margin": number, "weight": number, "probability": number}
+    return Features({**kinds, "scores": List(number), _DROP: Value("string")})
+
+
+def _mark(row: dict[str, Any], index: int, max_length: int | None) -> dict[str, str]:
+    check_labels(row, index)
     return {_DROP: _reason(sequences(row), max_length)}
 
 
@@ -138,11 +174,28 @@ def _without_dropped(dataset: Any, counted: bool, name: str) -> tuple[Any, RowCo
     if not len(dataset):
         what = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "there were none"
         raise DataError(f"no row of the {name} data is left: {what}")
-    return dataset.remove_columns([_DROP]), RowCount(len(dataset), dropped)
+    # What no row has is no column: other collators take the presence of a column for the presence of values.
+    table = dataset.with_format("arrow")
+    empty = [name for name in dataset.column_names if name in COLUMNS and table[name].null_count == len(dataset)]
+    return dataset.remove_columns([_DROP, *empty]), RowCount(len(dataset), dropped)
 
 
-def _columns(dataset: Any) -> list[str]:
-    return list(dataset.column_names or next(iter(dataset)))
+def _columns(dataset: Any, name: str) -> list[str]:
+    first = next(iter(dataset), None)
+    if first is None:
+        raise DataError(f"no row of the {name} data is left: there were none")
+    return list(dataset.column_names or first)
+
+
+def is_tokens(dataset: Any) -> bool:
+    """True when a data set's rows are tokens already."""
+    return not isinstance(dataset, list) and _holds_tokens(next(iter(dataset), {}))
+
+
+def _holds_tokens(row: Mapping[str, Any]) -> bool:
+    several = row.get("ids")
+    pair = row.get("chosen_ids", row.get("chosen_input_ids"))
+    return isinstance(pair, list) or (isinstance(several, list) and bool(several) and isinstance(several[0], list))
 
 
 def sequences(row: Mapping[str, Any]) -> list[list[int]]:
@@ -154,8 +207,7 @@ def is_standard(dataset: Any) -> bool:
     """True when a data set's rows are plain text pairs, which TRL joins without a chat template."""
     if isinstance(dataset, list):
         return False  # comparisons are rendered as they will be scored
-    row = next(iter(dataset))
-    return isinstance(row.get("chosen"), str)
+    return isinstance(next(iter(dataset), {}).get("chosen"), str)
 
 
 def comparison_of(row: Mapping[str, Any], index: int) -> Comparison:
@@ -167,7 +219,8 @@ def comparison_of(row: Mapping[str, Any], index: int) -> Comparison:
     """
     row = {key: value for key, value in row.items() if value is not None}
     chosen, rejected = row.get("chosen"), row.get("rejected")
-    if type(chosen) is not type(rejected) or not isinstance(chosen, (str, list)) or "responses" in row:
+    mixed = isinstance(row.get("prompt"), str) and isinstance(chosen, list)
+    if type(chosen) is not type(rejected) or not isinstance(chosen, (str, list)) or "responses" in row or mixed:
         return _any_shape(row, index)
     try:
         prompt, responses = _split(row.get("prompt"), coerce(chosen), coerce(rejected))
@@ -181,6 +234,7 @@ def comparison_of(row: Mapping[str, Any], index: int) -> Comparison:
         probability=row.get("probability"),
         tools=_tools(row.get("tools"), index),
         chat_template_kwargs=_without_none(row.get("chat_template_kwargs")),
+        source=Source("row", index + 1),
     )
 
 

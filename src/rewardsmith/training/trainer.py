@@ -27,7 +27,7 @@ from rewardsmith.training.forward import teach
 from rewardsmith.training.merge import plain
 from rewardsmith.training.objective import measure, scored
 from rewardsmith.training.probe_start import install, probe_start
-from rewardsmith.training.rows import COLUMNS, RowCount, is_standard, prepare_rows, text_template
+from rewardsmith.training.rows import COLUMNS, RowCount, is_standard, is_tokens, prepare_rows, text_template
 from rewardsmith.training.running_metrics import RunningMetrics
 from rewardsmith.training.summary import Summary, summarise
 from rewardsmith.types import Comparison
@@ -143,7 +143,11 @@ class RewardTrainer(Trainer):
         self._metrics = {"train": RunningMetrics(), "eval": RunningMetrics()}
         self._tables: list[Tensor] = []
         self._offload = _offloading(args)
-        self._words: Any = language_head(found) if args.language_model_coefficient is not None else None
+        self._words: Any = (
+            language_head(found, causal=self._source.backbone.causal)
+            if args.language_model_coefficient is not None
+            else None
+        )
         self._anchor = self._head().weight.detach().clone() if args.head_anchor else None
         self.model.add_model_tags(["rewardsmith", "reward-trainer"])
 
@@ -370,7 +374,8 @@ def _reward_model(found: Assembled, args: RewardConfig, dataset: Any) -> RewardM
     tree = args.device.type == "cpu" and args.share_prompts and not args.torch_compile
     attention = (None if tree else "own") if args.share_prompts else "own"
     model = RewardModel.around(found.network, found.tokenizer, base=found.name, attention=attention)
-    if is_standard(dataset):
+    # An encoder's token rows do not say where responses begin, so they have no token types either.
+    if is_standard(dataset) or (is_tokens(dataset) and not model.backbone.causal):
         model.template = text_template(model.template)
         model.backbone.segments = False
     return model
