@@ -387,7 +387,7 @@ def arguments() -> argparse.Namespace:
     add("--quick", action="store_true", help="one round of two steps, hh-harmless, batch 2")
     add("--base", default="smollm2", help="the model; with --shape, only its tokenizer")
     add("--max-length", type=int, default=1024, help="comparisons with a longer response are left out")
-    add("--positions", type=int, help="in a forward pass, 0: any; 12000 on a CPU, 16 GiB for smollm2 in float32")
+    add("--positions", type=int, help="in a forward pass, 0: any; 8000 on a CPU, about 16 GiB for smollm2 in float32")
     add("--checkpointing", action="store_true", help="gradient checkpointing in both")
     add("--seed", type=int, default=1, help="of rows, head and adapters")
     add("--device", choices=("cpu", "cuda"), default="cpu")
@@ -406,7 +406,7 @@ def arguments() -> argparse.Namespace:
     if args.shape and not args.dtype:
         args.dtype = "bfloat16"
     if args.positions is None and args.device == "cpu":
-        args.positions = 12000
+        args.positions = 8000
     return args
 
 
