@@ -42,6 +42,11 @@ KINDS = {  # name: (method, dtype of products, dtype of frozen weights)
     "lora bfloat16 on float32": ("lora", "bfloat16", "float32"),
     "lora bfloat16": ("lora", "bfloat16", "bfloat16"),
 }
+ALL_KINDS = {
+    **KINDS,
+    "qlora float32": ("qlora", "float32", "float32"),
+    "qlora bfloat16": ("qlora", "bfloat16", "float32"),
+}
 LLAMA_8B = LlamaConfig(
     vocab_size=128256,
     hidden_size=4096,
@@ -147,6 +152,30 @@ def test_nf4_weights_as_bitsandbytes_stores_them(tmp_path) -> None:
     assert pytest.approx(4.127 / 8, rel=1e-4) == NF4_BYTES
 
 
+@pytest.mark.parametrize("kind", ["qlora float32", "qlora bfloat16"])
+def test_saved_tensors_over_4_bit_weights(tmp_path, kind) -> None:
+    peft = pytest.importorskip("peft")
+    pytest.importorskip("bitsandbytes")
+    from rewardsmith.model.quantise import nf4_config
+
+    config = wide(tiny.CONFIGS["llama"])
+    network_of(config).save_pretrained(tmp_path)
+    network = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path,
+        quantization_config=nf4_config(getattr(torch, ALL_KINDS[kind][1])),
+        dtype=torch.float32,
+        device_map={"": "cpu"},
+    )
+    network = peft.get_peft_model(
+        network, peft.LoraConfig(r=8, target_modules="all-linear", task_type="SEQ_CLS")
+    ).train()
+    found, body = memory.shape_from_config(config), network.get_base_model().model
+    measured = saved_bytes(network, lambda: forward(body, found, kind))
+    ratio = computed_saved(found, kind, Pass(ROWS * WIDTH, WIDTH)) / measured
+    print(f"saved tensors, llama, {kind}: estimate / measured {ratio:.3f}")
+    assert 0.85 < ratio < 1.15  # on a CPU bitsandbytes and peft cast once more than on CUDA
+
+
 def test_moments_of_8_bit_adamw() -> None:
     bitsandbytes = pytest.importorskip("bitsandbytes")
     weight = torch.nn.Parameter(torch.randn(512, 256))
@@ -232,7 +261,7 @@ def forward(body: Any, shape: memory.Shape, kind: str, rows: int = ROWS, width: 
         masks = {"full_attention": mask, "sliding_attention": mask.clone()} if shape.masks > 1 else mask
         positions = torch.arange(width)[None].expand(rows, -1).clone()
         inputs |= {"attention_mask": masks, "position_ids": positions, "use_cache": False}
-    with torch.autocast("cpu", torch.bfloat16) if KINDS[kind][1] == "bfloat16" else contextlib.nullcontext():
+    with torch.autocast("cpu", torch.bfloat16) if ALL_KINDS[kind][1] == "bfloat16" else contextlib.nullcontext():
         return body(**inputs).last_hidden_state
 
 
@@ -252,7 +281,7 @@ def saved_bytes(network: Any, call: Any) -> int:
 
 
 def computed_saved(shape: memory.Shape, kind: str, forward: Pass, *, fused: bool = True) -> int:
-    name, dtype, stored = KINDS[kind]
+    name, dtype, stored = ALL_KINDS[kind]
     method = Method(name, 8, fused)  # type: ignore[arg-type]
     numbers = Numbers.of(method, dtype, stored=stored)
     kept, _, _ = memory.activations(shape, method, numbers, forward, checkpointing=False)
@@ -290,7 +319,7 @@ def test_saved_tensors_tree_by_tree(family, kind) -> None:
     batch = pack.collate(trees, [list(range(len(trees)))], pad_id=0)
 
     def call() -> None:
-        with torch.autocast("cpu", torch.bfloat16) if KINDS[kind][1] == "bfloat16" else contextlib.nullcontext():
+        with torch.autocast("cpu", torch.bfloat16) if ALL_KINDS[kind][1] == "bfloat16" else contextlib.nullcontext():
             backbone.states(batch)
 
     tokens = sum(map(sum, sizes))

@@ -103,7 +103,7 @@ def plan(
 
     Exit code 0: the method fits (with --method all: one of them). 1: it does not. 2: a mistake.
 
-    Example: rewardsmith plan --base Qwen/Qwen3-8B --method qlora --pairs 60000 --memory 24 --tflops 150
+    Example: rewardsmith plan --base Qwen/Qwen3-8B --method qlora --pairs 60000 --device cuda --memory 24 --tflops 150
     """
     for name, value in (("--memory", memory), ("--tflops", tflops), ("--epochs", epochs)):
         if value is not None and not (value > 0 and math.isfinite(value)):
@@ -113,12 +113,14 @@ def plan(
     if files and clash:
         raise UsageError(f"{', '.join(clash)}: only for plans without --data, which has lengths of its own")
 
-    from rewardsmith.model.hardware import dtype_name, pick_device, pick_dtype
+    from rewardsmith.model.hardware import dtype_name, pick_dtype
     from rewardsmith.training import plan as planning
-    from rewardsmith.training.memory import METHODS, shape_from_config
+    from rewardsmith.training.memory import DTYPE_BYTES, METHODS, shape_from_config
 
-    place = pick_device(device)
-    number = pick_dtype(dtype, place)
+    if frozen_dtype not in DTYPE_BYTES:
+        raise UsageError(f"--frozen-dtype {frozen_dtype}: use {', '.join(DTYPE_BYTES)}")
+    place, here = _device(device, described=memory is not None and tflops is not None)
+    number = pick_dtype("bfloat16" if dtype == "auto" and not here else dtype, place)
     shape = shape_from_config(_config(base, trust_remote_code), trust_remote_code=trust_remote_code)
     if files:
         comparisons = _read(files, row_format, split, skip_bad)
@@ -155,7 +157,7 @@ def plan(
         "speed_from": "--tflops" if tflops else f"a {settings.dtype} matrix product on this device",
         "utilisation": planning.UTILISATION,
         **_facts(found, available),
-        "notes": _notes(found, limit, auto=dtype == "auto", place=place),
+        "notes": _notes(found, limit, str(place), auto=dtype == "auto", here=here),
         "advice": advice,
         "in_train": _IN_TRAIN if advice else {},
     }
@@ -229,6 +231,22 @@ def _template(base: str, shape: Shape, trust_remote_code: bool) -> Any:
 
 
 # -- what there is
+
+
+def _device(name: str, *, described: bool) -> tuple[Any, bool]:
+    """The device, and whether it is here: one whose memory and speed are given need not be."""
+    import torch
+
+    from rewardsmith.model.hardware import pick_device
+
+    try:
+        return pick_device(name), True
+    except UsageError as error:
+        if error.__cause__ is None or "there is none here" not in str(error):
+            raise
+        if not described:
+            raise UsageError(f"{error}, or give its --memory and --tflops") from error
+        return torch.device(name), False
 
 
 def _available(device: Any) -> int:
@@ -312,7 +330,7 @@ def _method(one: MethodPlan, available: int) -> dict[str, Any]:
     }
 
 
-def _notes(found: Plan, max_length: int, *, auto: bool, place: Any) -> list[str]:
+def _notes(found: Plan, max_length: int, place: str, *, auto: bool, here: bool) -> list[str]:
     """What a person should know of the numbers."""
     shape, settings = found.shape, found.settings
     notes = []
@@ -328,10 +346,12 @@ def _notes(found: Plan, max_length: int, *, auto: bool, place: Any) -> list[str]
         notes.append(f"{place} does not multiply bfloat16 natively, so float32 is planned; --dtype overrides it")
     if not shape.shares:
         notes.append("the model is bidirectional: prompts are not shared, every response is a row of its own")
-    if place.type == "cpu" and sys.platform == "linux" and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
+    if not here:
+        notes.append(f"there is no {place} here: {settings.dtype} is planned, and nothing of it was tried")
+    if settings.device == "cpu" and sys.platform == "linux" and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
         notes.append(
-            "glibc keeps freed memory, and a process can hold several times as much as is in use: train with "
-            "MALLOC_MMAP_THRESHOLD_=1000000 in the environment"
+            "glibc holds on to freed memory, in a run that was measured 1.9 times what was in use: train with "
+            "MALLOC_MMAP_THRESHOLD_=1000000 in the environment to come near these numbers"
         )
     if found.kept < shape.hidden:
         notes.append(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -88,7 +91,8 @@ def _load(model: str, args: RewardConfig, tokenizer: Any, quantization_config: A
     else:
         separate_pad(tokenizer)
     loading = LoadOptions(dtype=dtype, device="cpu", trust_remote_code=trust, attention=attention)
-    network = load_network(folder, tokenizer, loading, fresh_head=True, seeded=True, more=options)
+    with _weights_everywhere():
+        network = load_network(folder, tokenizer, loading, fresh_head=True, seeded=True, more=options)
     # A head that was stored keeps its float32 values, and OpenRLHF's name for it is understood (trap 3).
     stored = head_weight(folder, network)
     head = network.get_submodule(head_name(network))
@@ -99,6 +103,28 @@ def _load(model: str, args: RewardConfig, tokenizer: Any, quantization_config: A
     return Assembled(network, network, tokenizer, model, folder, fresh=stored is None)
 
 
+@contextlib.contextmanager
+def _weights_everywhere() -> Iterator[None]:
+    """Every process loads all weights, for each finds out how the network may be read.
+
+    FSDP's ``cpu_ram_efficient_loading`` would leave them to the first, and ZeRO-3 would give each a part; both still
+    spread them when training begins.
+    """
+    from transformers.integrations import deepspeed
+
+    name = "FSDP_CPU_RAM_EFFICIENT_LOADING"
+    before, zero = os.environ.get(name), deepspeed._hf_deepspeed_config_weak_ref
+    if before is not None:
+        os.environ[name] = "false"
+    deepspeed._hf_deepspeed_config_weak_ref = None
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = zero
+        if before is not None:
+            os.environ[name] = before
+
+
 def _given(model: Any, args: RewardConfig, tokenizer: Any) -> Assembled:
     labels = getattr(getattr(model, "config", None), "num_labels", None)
     if labels != 1:
@@ -106,6 +132,8 @@ def _given(model: Any, args: RewardConfig, tokenizer: Any) -> Assembled:
             f"the model has num_labels={labels}; a reward model has one output: load it with num_labels=1, "
             "or give its name"
         )
+    if any(parameter.is_meta or parameter.numel() == 0 for parameter in model.parameters()):
+        raise UsageError("FSDP or ZeRO-3 left this process without the model's weights: give the model by name instead")
     network = model.get_base_model() if hasattr(model, "get_base_model") else model
     for one in getattr(model, "peft_config", {}).values():
         _refuse_virtual_tokens(one)
@@ -218,7 +246,7 @@ def language_head(found: Assembled, *, causal: bool) -> torch.Tensor:
     if not causal:
         raise UsageError("language_model_coefficient: an encoder predicts no next word; use it with a decoder")
     if network.config.get_text_config().tie_word_embeddings:
-        return network.get_input_embeddings().weight
+        return network.get_input_embeddings().weight.detach().clone()
     weight = stored_tensor(found.folder, "lm_head.weight") if found.folder else None
     if weight is None:
         raise UsageError("language_model_coefficient needs a base with a language-model head; give the model by name")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,8 +92,14 @@ class RewardConfig(TrainingArguments):
     _VALID_DICT_FIELDS = (*TrainingArguments._VALID_DICT_FIELDS, "model_init_kwargs", "loss_kwargs")
 
     def __post_init__(self) -> None:
+        import torch
+
+        # Without an accelerator transformers must be told so, or torchrun's processes would train each for themselves.
+        # DeepSpeed knows of CPUs itself.
+        speed = bool(self.deepspeed) or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
+        self.use_cpu = bool(self.use_cpu) or not (speed or torch.accelerator.is_available())
         if self.bf16 is None:
-            self.bf16 = not self.fp16 and _native_bfloat16(use_cpu=bool(self.use_cpu))
+            self.bf16 = not self.fp16 and _native_bfloat16(use_cpu=self.use_cpu)
         if isinstance(self.pad_to_multiple_of, str):
             text = self.pad_to_multiple_of.lower()
             self.pad_to_multiple_of = None if text in ("auto", "none", "null") else _integer(text)

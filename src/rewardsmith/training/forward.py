@@ -43,6 +43,14 @@ def _forward(self: Any, *args: Any, packed: Batch | None = None, with_states: bo
     return _rewards(self, packed, with_states)
 
 
+def _float32(head: Any, inputs: torch.Tensor) -> torch.Tensor:
+    """The head in float32, also where its weights are not: under FSDP's mixed precision, or loaded so."""
+    weights = dict(head.named_parameters())
+    if all(one.dtype == torch.float32 for one in weights.values()):
+        return head(inputs)
+    return torch.func.functional_call(head, {name: one.float() for name, one in weights.items()}, (inputs,))
+
+
 def _rewards(network: Any, packed: Batch, with_states: bool) -> SequenceClassifierOutput:
     """[R, A] rewards in the order of ``packed.owner``; with the last hidden states of all positions if asked for.
 
@@ -55,5 +63,5 @@ def _rewards(network: Any, packed: Batch, with_states: bool) -> SequenceClassifi
     states = reader.states(packed).last_hidden_state
     pooled = reader.pool(states, packed)
     with torch.autocast(pooled.device.type, enabled=False):
-        rewards = network.get_submodule(network._head_name)(pooled)
+        rewards = _float32(network.get_submodule(network._head_name), pooled)
     return SequenceClassifierOutput(logits=rewards, hidden_states=(states,) if with_states else None)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from rewardsmith.errors import UsageError
 from rewardsmith.model.quantise import dequantise, is_quantised
 from rewardsmith.training.forward import forget
 
@@ -33,6 +35,44 @@ def plain(model: Any, network: Any) -> Any:
             weight = bare.get_submodule(name).weight
             weight.add_(change.to(weight.dtype))
     return _untaught(bare)
+
+
+def is_sharded(model: Any) -> bool:
+    """True when FSDP2 or ZeRO-3 keep a part of every weight on each process: no copy is whole, it must be gathered."""
+    from torch.distributed.tensor import DTensor
+
+    return any(isinstance(parameter, DTensor) or hasattr(parameter, "ds_shape") for parameter in model.parameters())
+
+
+def whole(model: Any, network: Any, state: Mapping[str, torch.Tensor]) -> Any:
+    """What :func:`plain` gives, of a sharded model whose gathered weights are ``state``.
+
+    Args:
+        model, network: as for :func:`plain`.
+        state: the state dict of ``model``, whole, on the CPU. Its tensors become the network's own.
+
+    Raises:
+        UsageError: the weights are quantised.
+    """
+    from accelerate import init_empty_weights
+
+    if is_quantised(network):
+        raise UsageError("sharded 4-bit weights cannot be merged: save the adapter with save_model and merge it alone")
+    with init_empty_weights(include_buffers=False):  # buffers are not all in the state
+        made: Any = _unsharded(type(network))(copy.deepcopy(network.config))
+        if model is not network:
+            from peft import get_peft_model
+
+            made = get_peft_model(made, copy.deepcopy(model.peft_config[model.active_adapter]))
+    made.load_state_dict(state, assign=True)
+    return (made.merge_and_unload() if model is not network else made).eval()
+
+
+def _unsharded(kind: type) -> type:
+    """The class as it was before FSDP2 put its own in front."""
+    from torch.distributed.fsdp import FSDPModule
+
+    return next(one for one in kind.__mro__ if not issubclass(one, FSDPModule))
 
 
 def _changes(model: Any) -> dict[str, torch.Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,13 +55,42 @@ class Objective:
             value = value + self.centering * losses.centering(rated)
         return value
 
+    @torch.no_grad()
+    def each(self, rated: Scored) -> Tensor:
+        """The loss of every comparison of a forward pass alone, [n], so that any of them may be left out of a mean.
+
+        ``regression`` is no mean over comparisons but over known scores: there each gets an equal part of the pass.
+        """
+        n = int(rated.comparison[-1]) + 1
+        if getattr(self.loss, "func", self.loss) is losses.regression:
+            return (self(rated) * rated.count / n).expand(n)
+        return torch.stack([self(part) for part in _alone(rated, n)])
+
+
+def _alone(rated: Scored, n: int) -> Iterator[Scored]:
+    """Every comparison as if there were no other."""
+    of_pair = rated.comparison[rated.first]
+    for number in range(n):
+        here, pairs = (rated.comparison == number).nonzero()[:, 0], of_pair == number
+        columns = {name: getattr(rated, name) for name in ("weight", "margin", "probability")}
+        yield Scored(
+            rated.rewards[here],
+            rated.first[pairs] - here[0],
+            rated.second[pairs] - here[0],
+            torch.zeros_like(here),
+            rated.rank[here],
+            count=1,
+            score=None if rated.score is None else rated.score[here],
+            **{name: None if column is None else column[pairs] for name, column in columns.items()},
+        )
+
 
 @torch.no_grad()
-def measure(rated: Scored, labels: Mapping[str, Tensor], loss: Tensor) -> Tensor:
+def measure(rated: Scored, labels: Mapping[str, Tensor], each: Tensor | None) -> Tensor:
     """What each comparison says, [n, len(MEASURES)] float64, for n comparisons of the pass.
 
-    ``loss`` (of the pass, summed over it and divided by the share) is spread evenly: its sum is what counts. Pairs that
-    people call a tie count for no accuracy; a tie of the rewards counts half.
+    ``each`` is :meth:`Objective.each`; None leaves the loss out. Pairs that people call a tie count for no accuracy; a
+    tie of the rewards counts half.
     """
     n = int(labels["comparison"][-1]) + 1
     table = torch.zeros(n, len(MEASURES), dtype=torch.float64, device=rated.rewards.device)
@@ -70,7 +99,8 @@ def measure(rated: Scored, labels: Mapping[str, Tensor], loss: Tensor) -> Tensor
     rewards = (rated.rewards if rated.rewards.ndim == 1 else rated.rewards.mean(1)).detach().double()
     of_pair = labels["comparison"][labels["first"]]
     known = ~torch.isnan(right := losses.accuracy(replace(rated, rewards=rewards)).double())
-    column["loss"] += loss.detach().double() * rated.count / n
+    if each is not None:
+        column["loss"] += each.double()
     column["pairs"].index_add_(0, of_pair, known.double())
     column["right"].index_add_(0, of_pair, right.nan_to_num(0.0))
     difference = rewards[rated.first] - rewards[rated.second]

@@ -24,7 +24,7 @@ from rewardsmith.training.bradley_terry import HeadFit
 from rewardsmith.training.collator import TreeCollator
 from rewardsmith.training.config import RewardConfig
 from rewardsmith.training.forward import teach
-from rewardsmith.training.merge import plain
+from rewardsmith.training.merge import is_sharded, plain, whole
 from rewardsmith.training.objective import measure, scored
 from rewardsmith.training.probe_start import install, probe_start
 from rewardsmith.training.rows import COLUMNS, RowCount, is_standard, is_tokens, prepare_rows, text_template
@@ -93,6 +93,9 @@ class RewardTrainer(Trainer):
         peft_config: Any = None,
     ):
         args = args or RewardConfig(f"{_short_name(model)}-Reward")
+        args.accelerator_config.dispatch_batches = False  # type: ignore[union-attr]  # they cannot be cut into slices
+        if not args.should_log:
+            logger.setLevel(logging.ERROR)  # what is to be said, the main process says
         _check_dataset(train_dataset, args)
         self._objective = objective.build(args.loss, args.loss_options(), args.center_rewards_coefficient)
         set_seed(args.seed)  # before the model: the random head and adapters are the ones TRL would draw
@@ -134,6 +137,8 @@ class RewardTrainer(Trainer):
             )
         if args.tokens_per_forward and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise UsageError("tokens_per_forward does not go with FSDP or DeepSpeed: take a smaller batch instead")
+        if self.is_fsdp_enabled:
+            _keep_float32(self.accelerator.state.fsdp_plugin)
         if args.fuse_adapters and found.model is not found.network and not self.is_fsdp_enabled:
             from rewardsmith.training.fused_lora import fuse
 
@@ -154,11 +159,16 @@ class RewardTrainer(Trainer):
     def reward_model(self, **changes: Any) -> RewardModel:
         """What was trained, as a reward model ready to score and save: adapters merged, unquantised, sealed.
 
+        With FSDP and ZeRO-3 each process holds a part of the weights, so all must call it; the main process gets the
+        model, on the CPU, and the others get None.
+
         Args:
             changes: further fields of its contract, e.g. ``data``.
         """
         source, args = self._source, self.args
-        network = plain(self.accelerator.unwrap_model(self.model), self.network)
+        network = self._plain_network()
+        if network is None:
+            return None  # type: ignore[return-value]  # on the other processes of a sharded run only
         tokenizer = source.template.tokenizer
         made = RewardModel.around(network, tokenizer, base=source.contract.base_model, mode=source.template.mode)
         made.contract = replace(made.contract, max_length=args.max_length or source.contract.max_length)
@@ -170,11 +180,23 @@ class RewardTrainer(Trainer):
 
         ``RewardModel.load(folder)`` loads the base and puts the adapter on it.
         """
+        adapted = self.accelerator.unwrap_model(self.model)
+        state = (
+            self.accelerator.get_state_dict(self.model_wrapped) if is_sharded(adapted) else None
+        )  # all processes take part
         if not self.is_world_process_zero():
             return
-        self.accelerator.unwrap_model(self.model).save_pretrained(folder)
+        adapted.save_pretrained(folder, state_dict=state)
         model.template.tokenizer.save_pretrained(folder)
         model.contract.write(folder)
+
+    def _plain_network(self) -> Any:
+        """The trained network without adapters; if it is sharded on the main process only, None elsewhere."""
+        model = self.accelerator.unwrap_model(self.model)
+        if not is_sharded(model):
+            return plain(model, self.network)
+        state = self.accelerator.get_state_dict(self.model_wrapped)  # all processes take part
+        return whole(model, self.network, state) if self.is_world_process_zero() else None
 
     def _method(self) -> str:
         adapters = getattr(self.accelerator.unwrap_model(self.model), "peft_config", None)
@@ -224,7 +246,7 @@ class RewardTrainer(Trainer):
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Forward and backward of one batch, in as many passes as its collator made of it."""
-        passes = inputs.get("passes") or [None]
+        passes = self._same_share(inputs.get("passes") or [None])
         total = torch.zeros((), device=self.args.device)
         for number, one in enumerate(passes, start=1):
             part = inputs if one is None else {"passes": [one]}
@@ -233,6 +255,14 @@ class RewardTrainer(Trainer):
                 total = total + super().training_step(model, part, num_items_in_batch)
         self._flush("train")
         return total
+
+    def _same_share(self, passes: list[Any]) -> list[Any]:
+        """Tokens to predict count alike on all processes: the mean over processes is then the mean over tokens."""
+        if self.args.language_model_coefficient is None or self.accelerator.num_processes == 1 or passes == [None]:
+            return passes
+        count = torch.tensor(float(passes[0]["language_share"]), device=self.args.device)
+        share = float(self.accelerator.reduce(count, "mean"))
+        return [{**one, "language_share": share} for one in passes]
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -254,7 +284,8 @@ class RewardTrainer(Trainer):
         labels = {name: value.to(device) for name, value in one["labels"].items()}
         rated = scored(outputs.logits, labels, one["share"])
         loss = self._objective(rated)
-        self._tables.append(measure(rated, labels, loss))
+        # In training the loss is transformers' to log; in evaluation, rows that a sampler repeats are to be left out.
+        self._tables.append(measure(rated, labels, None if model.training else self._objective.each(rated)))
         if coefficient is not None and "language" in one:
             places, tokens = one["language"].to(device)
             logits = torch.nn.functional.linear(outputs.hidden_states[0].flatten(0, 1)[places], self._words.to(device))
@@ -357,7 +388,6 @@ def _check_dataset(dataset: Any, args: RewardConfig) -> None:
     if dataset is None:
         raise DataError("train_dataset is required")
     if isinstance(dataset, IterableDataset):
-        args.accelerator_config.dispatch_batches = False  # type: ignore[union-attr]  # batches hold no single tensor
         if args.max_steps < 1:
             raise UsageError("max_steps must be set for a stream: its length is not known")
     elif not isinstance(dataset, Dataset) and not _comparisons(dataset):
@@ -391,6 +421,13 @@ def _start(source: RewardModel, rows: Any) -> HeadFit:
     install(source.backbone.head, fit)
     logger.info("the head starts at the optimum on frozen features: loss %.4f, ridge %.3g", fit.loss, fit.ridge)
     return fit
+
+
+def _keep_float32(plugin: Any) -> None:
+    """Let rewards leave FSDP as they were computed: it would round them to bfloat16, where close ones tie (trap 9)."""
+    policy = plugin.mixed_precision_policy
+    if getattr(policy, "output_dtype", None) is not None:
+        plugin.mixed_precision_policy = replace(policy, output_dtype=None)
 
 
 def _offloading(args: RewardConfig) -> Callable[[], Any]:
