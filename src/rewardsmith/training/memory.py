@@ -288,7 +288,7 @@ def activations(
     - attention: c 4 q (queries, keys and values repeated for the heads, output) + 4 heads (log of the softmax's
       denominator). Eager attention: 4 heads L for each of ``Shape.squares``, and a copy in 16 bits. Tree by tree:
       c (3 q + 2 kv) + 4 heads, and c 2 kv for each of ``Pass.keys``.
-    - MLP: c I for each of ``Shape.inner``.
+    - MLP: c I for each of ``Shape.inner``; s I over 4-bit layers, which give back the type they were given.
     - adapters: c r per linear layer.
 
     Outside the blocks: the final norm, rotary angles, indices. Autocast also keeps a 16-bit copy of every float32
@@ -303,7 +303,7 @@ def activations(
     c, layers, tokens = numbers.compute, shape.layers, forward.tokens
     frozen = method.name != "full"
     norm = (4 if frozen else 8) if shape.rms else numbers.stream
-    mlp = layers * shape.inner * shape.intermediate * c
+    mlp = layers * shape.inner * shape.intermediate * _between(method, numbers)
     adapters = method.rank * len(shape.linears) * c if frozen else 0
     per_token = shape.normed * norm + _read(shape, method, numbers) * c + mlp + adapters
     blocks = tokens * per_token + layers * _attention(shape, c, forward)
@@ -322,6 +322,11 @@ def _read(shape: Shape, method: Method, numbers: Numbers) -> int:
     if numbers.stream == numbers.compute:
         return shape.layers * (2 * shape.hidden + shape.intermediate)
     return inputs - shape.layers * shape.heads * shape.head_dim
+
+
+def _between(method: Method, numbers: Numbers) -> int:
+    """Bytes of a number between the linear layers of an MLP."""
+    return numbers.stream if method.name == "qlora" else numbers.compute
 
 
 def _attention(shape: Shape, c: int, forward: Pass) -> int:
@@ -375,7 +380,7 @@ def _working(shape: Shape, method: Method, numbers: Numbers, forward: Pass) -> i
         return tokens * (c * max(3 * inner, 4 * q + 2 * kv) + (3 * c + 4) * d + 2 * shape.head_dim * c + 24)
     cast = c + 4 if numbers.autocast and method.name == "lora" and not method.fused else 0
     matrix = max(a * b for a, b in shape.linears) * c if method.name == "qlora" else 0
-    return tokens * (max(2 * c, cast) * inner + 8 * d) + matrix
+    return tokens * (max(2 * _between(method, numbers), cast) * inner + 8 * d) + matrix
 
 
 def _store(shape: Shape, responses: int) -> int:

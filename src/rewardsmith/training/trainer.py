@@ -195,7 +195,7 @@ class RewardTrainer(Trainer):
         model = self.accelerator.unwrap_model(self.model)
         if not is_sharded(model):
             return plain(model, self.network)
-        state = self.accelerator.get_state_dict(self.model_wrapped)  # all processes take part
+        state: Any = self.accelerator.get_state_dict(self.model_wrapped)  # all processes take part
         return whole(model, self.network, state) if self.is_world_process_zero() else None
 
     def _method(self) -> str:
@@ -261,7 +261,7 @@ class RewardTrainer(Trainer):
         if self.args.language_model_coefficient is None or self.accelerator.num_processes == 1 or passes == [None]:
             return passes
         count = torch.tensor(float(passes[0]["language_share"]), device=self.args.device)
-        share = float(self.accelerator.reduce(count, "mean"))
+        share = float(self.accelerator.reduce(count, "mean"))  # type: ignore[arg-type]
         return [{**one, "language_share": share} for one in passes]
 
     def compute_loss(
