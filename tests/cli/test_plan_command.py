@@ -220,6 +220,8 @@ def test_smollm2_is_not_converted(monkeypatch, tmp_path) -> None:
     converted.mkdir(parents=True)
     (converted / "config.json").write_text("{}")
     assert command._source("smollm2") == (str(converted), {})
+    monkeypatch.setattr(resolving, "_smollm2", lambda: tmp_path)
+    assert command._source("smollm2", rendering=True) == (str(tmp_path), {})
 
 
 def test_of_a_hub_id_only_the_config_is_asked_for(cli, monkeypatch, bases) -> None:

