@@ -77,7 +77,8 @@ def make_trainer(args: argparse.Namespace, base: str, rows: list, scratch: str) 
     common = {
         "output_dir": f"{scratch}/run",
         "num_train_epochs": args.epochs,
-        "per_device_train_batch_size": args.batch,
+        "per_device_train_batch_size": args.micro or args.batch,
+        "gradient_accumulation_steps": args.batch // (args.micro or args.batch),
         "learning_rate": args.learning_rate,
         "warmup_steps": args.warmup,
         "lr_scheduler_type": args.scheduler,
@@ -88,7 +89,7 @@ def make_trainer(args: argparse.Namespace, base: str, rows: list, scratch: str) 
         "save_strategy": "no",
         "report_to": [],
         "use_cpu": not torch.cuda.is_available(),
-        "bf16": False,
+        "bf16": args.bf16,
         "disable_tqdm": True,
         "dataloader_pin_memory": False,
     }
@@ -151,12 +152,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--epochs", type=float, default=1.0)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--micro", type=int, help="pairs of a forward pass, where a whole batch does not fit (TRL's)")
     parser.add_argument("--warmup", type=float, default=0)
     parser.add_argument("--scheduler", default="linear")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--rows", type=int, help="train on the first rows only")
     parser.add_argument("--test-rows", type=int, help="evaluate on the first rows only")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast (both trainers)")
     parser.add_argument("--output", help="folder for the trained model")
     parser.add_argument("--save", help="append the line to this file")
     parser.add_argument("--quick", action="store_true", help="two minutes: few rows, few layers")
