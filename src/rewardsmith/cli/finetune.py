@@ -99,12 +99,27 @@ def run(
     model, report, folder = made
     finish(model, comparisons, held_out, report)
     folder.finish()
+    if settings.training.get("push_to_hub"):
+        say(f"uploaded to {_upload(settings)}")
     if as_json:
         console.print_json(report)
     elif ensemble:
         show_members(report)
     else:
         show(report)
+
+
+def _upload(settings: RunSettings) -> str:
+    from rewardsmith.training.pushing import upload
+
+    output, given = Path(settings.output), settings.training
+    return upload(
+        output,
+        given.get("hub_model_id") or output.resolve().name,
+        token=given.get("hub_token"),
+        private=given.get("hub_private_repo"),
+        revision=given.get("hub_revision"),
+    )
 
 
 def _teller(stage: Callable[..., None], say: Callable[[str], None]) -> Callable[[int, int, dict[str, float]], None]:

@@ -26,9 +26,11 @@ from rewardsmith.model.load import (
     separate_pad,
     stored_tensor,
 )
-from rewardsmith.model.quantise import is_quantised
+from rewardsmith.model.quantise import is_quantised, same_values_everywhere
+from rewardsmith.model.reward_model import RewardModel
 from rewardsmith.training.adapted_head import keep_head
 from rewardsmith.training.config import RewardConfig
+from rewardsmith.training.rows import is_standard, is_tokens, text_template
 
 logger = logging.getLogger("rewardsmith")
 
@@ -151,7 +153,7 @@ def _given(model: Any, args: RewardConfig, tokenizer: Any) -> Assembled:
         )
     if any(parameter.is_meta or parameter.numel() == 0 for parameter in model.parameters()):
         raise UsageError("FSDP or ZeRO-3 left this process without the model's weights: give the model by name instead")
-    network = model.get_base_model() if hasattr(model, "get_base_model") else model
+    network = same_values_everywhere(model.get_base_model() if hasattr(model, "get_base_model") else model)
     for one in getattr(model, "peft_config", {}).values():
         _refuse_virtual_tokens(one)
     name = str(getattr(network.config, "_name_or_path", "") or type(network).__name__)
@@ -306,3 +308,21 @@ def language_head(found: Assembled, *, causal: bool) -> torch.Tensor:
     if weight is None:
         raise UsageError("language_model_coefficient needs a base with a language-model head; give the model by name")
     return weight.to(network.dtype)
+
+
+def reward_model_around(found: Assembled, args: RewardConfig, dataset: Any) -> RewardModel:
+    """The reward model around the network, rendering text as TRL does: plain pairs joined, messages by the template."""
+    tree = args.device.type == "cpu" and args.share_prompts and not args.torch_compile
+    attention = (None if tree else "own") if args.share_prompts else "own"
+    model = RewardModel.around(found.network, found.tokenizer, base=found.name, attention=attention)
+    # An encoder's token rows do not say where responses begin, so they have no token types either.
+    if is_standard(dataset) or (is_tokens(dataset) and not model.backbone.causal):
+        model.template = text_template(model.template)
+        model.backbone.segments = False
+    return model
+
+
+def short_name(model: Any) -> str:
+    """The last part of a model's name or folder."""
+    name = model if isinstance(model, str) else getattr(model.config, "_name_or_path", "") or "model"
+    return str(name).rstrip("/").split("/")[-1]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
 from rewardsmith.errors import UsageError
+from rewardsmith.training.field_names import no_such_setting
 from rewardsmith.training.losses import LOSSES
 
 HEAD_INITS = ("random", "probe")
@@ -93,6 +94,18 @@ class RewardConfig(TrainingArguments):
 
     # TrainingArguments parses these from JSON when they come as text from a command line.
     _VALID_DICT_FIELDS = (*TrainingArguments._VALID_DICT_FIELDS, "model_init_kwargs", "loss_kwargs")
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> RewardConfig:
+        """Refuse names that do not exist, where a dataclass would raise a plain TypeError.
+
+        Raises:
+            UsageError: naming the nearest field, or where a field of transformers or TRL has gone.
+        """
+        names = {one.name for one in fields(cls) if one.init}
+        for name in kwargs:
+            if name not in names:
+                raise UsageError(no_such_setting(name, names))
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         import torch

@@ -170,6 +170,7 @@ def reward_config(
         "trust_remote_code": trust_remote_code,
     }
     given = dict(settings.training)
+    given.pop("push_to_hub", None)  # what is uploaded is the saved model, when it is there; see the command
     stops = given.get("early_stopping_patience") is not None
     if evaluates and (stops or given.get("load_best_model_at_end")):
         # The best can only be kept if it was saved when it was evaluated.

@@ -7,12 +7,15 @@ A random head's first steps pull the features about for nothing. Linear probing 
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub.utils import tqdm
 
+from rewardsmith.errors import UsageError
 from rewardsmith.model.bases import cache_dir
 from rewardsmith.model.hardware import dtype_name
 from rewardsmith.model.reward_model import RewardModel
@@ -24,6 +27,27 @@ from rewardsmith.training.cross_validation import choose_ridge
 from rewardsmith.training.features import Report, extract
 from rewardsmith.training.head import cache_name
 from rewardsmith.training.pairs import Pairs
+
+logger = logging.getLogger("rewardsmith")
+
+
+def start_head(source: RewardModel, rows: Any, args: RewardConfig, report: Report | None) -> HeadFit:
+    """Fit the network's head on its frozen features."""
+    from datasets import Dataset
+
+    if not isinstance(rows, Dataset):
+        raise UsageError("head_init 'probe' reads all the data before the first step: it cannot be a stream")
+    hidden = report is not None or args.disable_tqdm or not args.should_log
+    with tqdm(desc="features", unit=" tokens", disable=hidden) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        fit = probe_start(source, rows.to_list(), args, report or show)
+    install(source.backbone.head, fit)
+    logger.info("the head starts at the optimum on frozen features: loss %.4f, ridge %.3g", fit.loss, fit.ridge)
+    return fit
 
 
 def probe_start(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any, Literal
 import yaml
 
 from rewardsmith.errors import FileError, UsageError
+from rewardsmith.training.field_names import no_such_setting
 
 MethodName = Literal["lora", "qlora", "full"]
 METHODS: tuple[MethodName, ...] = ("lora", "qlora", "full")
@@ -174,8 +174,7 @@ def build(flat: Mapping[str, Any]) -> RunSettings:
         if key in _ONLY_FLAGS:
             raise UsageError(f"{key}: is given on the command line, as --{key.replace('_', '-')}, not as a setting")
         if key not in names:
-            near = difflib.get_close_matches(key, sorted(names), n=1)
-            raise UsageError(f"{key}: no such setting" + (f"; did you mean {near[0]}?" if near else ""))
+            raise UsageError(no_such_setting(key, names))
         if key in lora_fields:
             lora[key.removeprefix("lora.")] = _typed(key, value, lora_fields[key].type)
         elif key in training_fields:

@@ -10,10 +10,12 @@ from rewardsmith.encoding.template import Rendered
 from rewardsmith.encoding.tree import build
 from rewardsmith.errors import ModelError
 from rewardsmith.model.hardware import dtype_name
-from rewardsmith.training import memory
 from rewardsmith.training.collator import TreeCollator
-from rewardsmith.training.plan import Settings, need
+from rewardsmith.training.memory import DTYPE_BYTES
+from rewardsmith.training.plan import need
 from rewardsmith.training.rows import RowCount, sequences
+from rewardsmith.training.shape import shape_from_config
+from rewardsmith.training.workload import Settings
 
 if TYPE_CHECKING:
     from rewardsmith.training.trainer import RewardTrainer
@@ -94,7 +96,7 @@ def expected_memory(trainer: RewardTrainer, rows: Sequence[Mapping[str, Any]]) -
     if not isinstance(trainer.data_collator, TreeCollator):
         return None
     try:
-        shape = memory.shape_from_config(trainer.network.config)
+        shape = shape_from_config(trainer.network.config)
     except ModelError:
         return None
     adapters = next(iter(config.values())) if config else None
@@ -103,7 +105,7 @@ def expected_memory(trainer: RewardTrainer, rows: Sequence[Mapping[str, Any]]) -
     trees = [build([Rendered(tuple(one), 0) for one in sequences(row)]) for row in rows]
     sizes = [(len(tree.prefix), *map(len, tree.branches)) for tree in trees]
     stored = dtype_name(trainer.network.get_input_embeddings().weight.dtype)
-    if stored not in memory.DTYPE_BYTES:
+    if stored not in DTYPE_BYTES:
         return None
     settings = Settings(
         batch_size=args.train_batch_size,

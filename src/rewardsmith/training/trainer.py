@@ -11,37 +11,36 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
-from huggingface_hub.utils import tqdm
 from torch import Tensor
-from transformers import EarlyStoppingCallback, Trainer, set_seed
+from transformers import EarlyStoppingCallback, set_seed
 from transformers.trainer_utils import PredictionOutput
 
-from rewardsmith.errors import UsageError
 from rewardsmith.model import adapter
 from rewardsmith.model.quiet import quiet_transformers
 from rewardsmith.model.reward_model import RewardModel
 from rewardsmith.training import guards, losses, objective
 from rewardsmith.training.adapted_head import active_head, set_rate
-from rewardsmith.training.assemble import Assembled, add_adapters, assemble, language_head, without_dropout
-from rewardsmith.training.bradley_terry import HeadFit
+from rewardsmith.training.assemble import add_adapters, assemble, language_head, short_name, without_dropout
+from rewardsmith.training.assemble import reward_model_around as around
 from rewardsmith.training.collator import TreeCollator
 from rewardsmith.training.config import RewardConfig
 from rewardsmith.training.features import Report
 from rewardsmith.training.forward import teach
+from rewardsmith.training.launch import offloading, prepare_launch
+from rewardsmith.training.measured import MeasuresComparisons
 from rewardsmith.training.merge import is_sharded, plain, whole
 from rewardsmith.training.objective import measure, scored
 from rewardsmith.training.passes import passes
 from rewardsmith.training.prepare import TOO_LONG
-from rewardsmith.training.probe_start import install, probe_start
-from rewardsmith.training.rows import COLUMNS, RowCount, is_standard, is_tokens, prepare_rows, text_template
-from rewardsmith.training.running_metrics import RunningMetrics
+from rewardsmith.training.probe_start import start_head
+from rewardsmith.training.pushing import SavesBeforePushing
+from rewardsmith.training.rows import COLUMNS, RowCount, prepare_rows
 from rewardsmith.training.summary import Summary, summarise
 
 logger = logging.getLogger("rewardsmith")
 
 
-class RewardTrainer(Trainer):
+class RewardTrainer(MeasuresComparisons, SavesBeforePushing):
     """Trains a reward model on comparisons.
 
     A script written for TRL's ``RewardTrainer`` runs with this one after its import is changed, and logs the same
@@ -101,7 +100,7 @@ class RewardTrainer(Trainer):
         peft_config: Any = None,
         probe_report: Report | None = None,
     ):
-        args = args or RewardConfig(f"{_short_name(model)}-Reward")
+        args = args or RewardConfig(f"{short_name(model)}-Reward")
         args.accelerator_config.dispatch_batches = False  # type: ignore[union-attr]  # they cannot be cut into slices
         if not args.should_log:
             logger.setLevel(logging.ERROR)  # what is to be said, the main process says
@@ -109,7 +108,7 @@ class RewardTrainer(Trainer):
         self._objective = objective.build(args.loss, args.loss_options(), args.center_rewards_coefficient)
         set_seed(args.seed)  # before the model: the random head and adapters are the ones TRL would draw
         found = assemble(model, args, processing_class, quantization_config)
-        self._source = _reward_model(found, args, train_dataset)
+        self._source = around(found, args, train_dataset)
         teach(self._source.backbone)
         self.max_length = min(args.max_length or sys.maxsize, self._source.contract.max_length)
         self.rows: dict[str, RowCount] = {}
@@ -118,7 +117,7 @@ class RewardTrainer(Trainer):
             train_dataset = self._rows(train_dataset, "train")
             eval_dataset = self._rows_of_all(eval_dataset)
         probes = args.head_init == "probe" and found.fresh
-        self.start = _start(self._source, train_dataset, args, probe_report) if probes else None
+        self.start = start_head(self._source, train_dataset, args, probe_report) if probes else None
         found = add_adapters(found, peft_config, args)
         if args.disable_dropout:
             without_dropout(found.model)
@@ -141,30 +140,18 @@ class RewardTrainer(Trainer):
                 optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
                 preprocess_logits_for_metrics=preprocess_logits_for_metrics,
             )
-        if self.args.n_gpu > 1:
-            raise UsageError(
-                "several GPUs are visible to one process: start it with accelerate launch or torchrun, "
-                "or make one visible with CUDA_VISIBLE_DEVICES"
-            )
-        if args.tokens_per_forward and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            raise UsageError("tokens_per_forward does not go with FSDP or DeepSpeed: take a smaller batch instead")
-        if self.is_fsdp_enabled:
-            _keep_float32(self.accelerator.state.fsdp_plugin)
+        prepare_launch(self)
         if args.fuse_adapters and found.model is not found.network and not self.is_fsdp_enabled:
             from rewardsmith.training.fused_lora import fuse
 
             fuse(self.model)
         self.can_return_loss, self.label_names = True, []
         self.network = found.network
-        self._metrics = {"train": RunningMetrics(), "eval": RunningMetrics()}
-        self._tables: list[Tensor] = []
         self._summary: tuple[Any, Summary] | None = None
-        self._offload = _offloading(args)
-        self._words: Any = (
-            language_head(found, causal=self._source.backbone.causal).to(self.args.device)
-            if args.language_model_coefficient is not None
-            else None
-        )
+        self._offload = offloading(args)
+        self._words: Any = None
+        if args.language_model_coefficient is not None:
+            self._words = language_head(found, causal=self._source.backbone.causal).to(self.args.device)
         self._anchor = active_head(self.network).weight.detach().clone() if args.head_anchor else None
         self.model.add_model_tags(["rewardsmith", "reward-trainer"])
 
@@ -193,9 +180,8 @@ class RewardTrainer(Trainer):
         ``RewardModel.load(folder)`` loads the base and puts the adapter on it.
         """
         adapted = self.accelerator.unwrap_model(self.model)
-        state = (
-            self.accelerator.get_state_dict(self.model_wrapped) if is_sharded(adapted) else None
-        )  # all processes take part
+        # All processes take part.
+        state = self.accelerator.get_state_dict(self.model_wrapped) if is_sharded(adapted) else None
         if not self.is_world_process_zero():
             return
         adapted.save_pretrained(folder, state_dict=state)
@@ -332,35 +318,7 @@ class RewardTrainer(Trainer):
             loss = loss + part * self.args.head_anchor * losses.distance_to(head, self._anchor.to(head.device))
         return loss, outputs.logits
 
-    def _flush(self, mode: str) -> None:
-        """Bring the measures of all processes together; ``eval`` leaves out what a sampler repeats at the end."""
-        rows: Any = [row for table in self._tables for row in table.cpu()]
-        self._tables.clear()
-        if mode == "eval":
-            rows = self.accelerator.gather_for_metrics(rows, use_gather_object=True)
-        elif self.accelerator.num_processes > 1:
-            rows = gather_object(rows)
-        table = torch.stack(rows)
-        self._metrics[mode].add(table)
-        if mode == "train":
-            self.state.num_input_tokens_seen += int(table[:, objective.MEASURES.index("tokens")].sum())
-
-    # -- evaluation and logs
-
-    def prediction_step(
-        self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Loss of a batch, rewards [N, K] with -100 for responses a comparison lacks, and labels [N] of zeros."""
-        inputs = self._prepare_inputs(inputs)
-        with torch.no_grad():
-            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
-        counts = torch.cat([torch.bincount(one["labels"]["comparison"]) for one in passes(inputs)]).tolist()
-        self._flush("eval")
-        if prediction_loss_only:
-            return loss, None, None
-        groups = outputs["logits"].mean(-1).split(counts)
-        rewards = torch.nn.utils.rnn.pad_sequence(list(groups), batch_first=True, padding_value=-100)
-        return loss, rewards, torch.zeros(len(rewards), dtype=torch.int64, device=rewards.device)
+    # -- evaluation
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
@@ -376,27 +334,6 @@ class RewardTrainer(Trainer):
         """As ``Trainer.predict``; the data set may be in any format that the constructor takes."""
         return super().predict(self._rows(test_dataset, "test"), ignore_keys, metric_key_prefix)
 
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
-        """As ``Trainer.evaluation_loop``, with our metrics, exact whatever the batches and processes were."""
-        self._metrics["eval"] = RunningMetrics()
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        found = self._metrics["eval"].result()
-        found["num_tokens"] = float(self.state.num_input_tokens_seen)
-        found.pop("tokens", None)
-        assert output.metrics is not None
-        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in found.items()})
-        return output
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, with the metrics since the last log when training."""
-        if self.model.training:
-            found = self._metrics["train"].result()
-            for name in ("loss", "tokens"):
-                found.pop(name, None)
-            if found:
-                logs.update({**found, "num_tokens": float(self.state.num_input_tokens_seen)})
-        super().log(logs, start_time)
-
     # -- optimizer
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
@@ -406,52 +343,3 @@ class RewardTrainer(Trainer):
         if made and self.args.head_learning_rate is not None:
             set_rate(optimizer, active_head(self.network), self.args.head_learning_rate)
         return optimizer
-
-
-def _short_name(model: Any) -> str:
-    name = model if isinstance(model, str) else getattr(model.config, "_name_or_path", "") or "model"
-    return str(name).rstrip("/").split("/")[-1]
-
-
-def _reward_model(found: Assembled, args: RewardConfig, dataset: Any) -> RewardModel:
-    """The reward model around the network, rendering text as TRL does: plain pairs joined, messages by the template."""
-    tree = args.device.type == "cpu" and args.share_prompts and not args.torch_compile
-    attention = (None if tree else "own") if args.share_prompts else "own"
-    model = RewardModel.around(found.network, found.tokenizer, base=found.name, attention=attention)
-    # An encoder's token rows do not say where responses begin, so they have no token types either.
-    if is_standard(dataset) or (is_tokens(dataset) and not model.backbone.causal):
-        model.template = text_template(model.template)
-        model.backbone.segments = False
-    return model
-
-
-def _start(source: RewardModel, rows: Any, args: RewardConfig, report: Report | None) -> HeadFit:
-    """Fit the network's head on its frozen features."""
-    from datasets import Dataset
-
-    if not isinstance(rows, Dataset):
-        raise UsageError("head_init 'probe' reads all the data before the first step: it cannot be a stream")
-    hidden = report is not None or args.disable_tqdm or not args.should_log
-    with tqdm(desc="features", unit=" tokens", disable=hidden) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        fit = probe_start(source, rows.to_list(), args, report or show)
-    install(source.backbone.head, fit)
-    logger.info("the head starts at the optimum on frozen features: loss %.4f, ridge %.3g", fit.loss, fit.ridge)
-    return fit
-
-
-def _keep_float32(plugin: Any) -> None:
-    """Let rewards leave FSDP as they were computed: it would round them to bfloat16, where close ones tie (trap 9)."""
-    policy = plugin.mixed_precision_policy
-    if getattr(policy, "output_dtype", None) is not None:
-        plugin.mixed_precision_policy = replace(policy, output_dtype=None)
-
-
-def _offloading(args: RewardConfig) -> Callable[[], Any]:
-    if not args.activation_offloading:
-        return contextlib.nullcontext
-    return lambda: torch.autograd.graph.save_on_cpu(pin_memory=args.device.type == "cuda")
