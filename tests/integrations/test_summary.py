@@ -7,9 +7,9 @@ import pytest
 from scipy.special import logit
 
 from rewardsmith.integrations.judge import Verdict
-from rewardsmith.integrations.shaped import at_bounds
 from rewardsmith.integrations.summary import length_correlation, summarise
 from rewardsmith.shaping import Center, Clip, Context, Isotonic, Pipeline, Platt, RunningNormalise, parse
+from rewardsmith.shaping.bounds import at_bounds
 from rewardsmith.types import ScoredResponse
 
 

@@ -344,3 +344,60 @@ def test_what_the_template_prefilled_can_be_put_back(model) -> None:
     assert call(reward, [[user("6 * 7")]], whole) == pytest.approx(wanted, abs=1e-5)
     assert call(reward, ["6 * 7"], ["6 * 7 = 42</think>42"]) == pytest.approx(wanted, abs=1e-5)
     assert call(RewardFunction(model), [[user("6 * 7")]], cut) != pytest.approx(wanted, abs=1e-3)
+
+
+# -- mistakes in calling, and names
+
+
+@pytest.mark.parametrize(
+    ("prompts", "completions", "says"),
+    [
+        (
+            "p",
+            "c",
+            r"prompts is one text \('p'\), not a list; call it with lists.*reward\(\[prompt\], \[completion\]\)",
+        ),
+        (["p"], "c", "completions is one text"),
+        ([user("p")], [[assistant("c")]], "prompts is one list of messages"),
+        (["p"], None, "completions are missing; call it with lists"),
+        (None, None, "prompts are missing"),
+    ],
+)
+def test_calls_that_cannot_be(model, prompts, completions, says) -> None:
+    with pytest.raises(UsageError, match=says):
+        RewardFunction(model)(prompts, completions)
+
+
+def test_what_is_missing_is_said_in_the_callers_words(model, caplog) -> None:
+    reward = RewardFunction(model, "par", reference_column="ref")
+    with pytest.raises(UsageError, match=r"called by hand: reward\(prompts, completions, ref=\[\.\.\.\]\)"):
+        reward(["p"], ["c"])
+    with pytest.raises(UsageError, match="the column 'ref' has one text for 1 completions"):
+        reward(["p"], ["c"], ref="fine")
+    with pytest.raises(UsageError, match="the column 'ref' has 2 entries for 1 completions"):
+        reward(["p"], ["c"], ref=["fine", "well"])
+    assert RewardFunction(model)(["p", "p"], ["c", None])[1] is None
+    assert "it is None: there is nothing to score" in caplog.text
+
+
+def test_the_name_is_the_folder_that_was_loaded(saved, model, tmp_path) -> None:
+    assert RewardFunction(model).__name__ == RewardFunction(saved, load=LOAD).__name__ == saved.name == "rm"
+    renamed = RewardModel.load(model.save(tmp_path / "helpful"), LOAD)
+    assert renamed.as_reward_func(shaping="clip(high=1)").__name__ == "helpful-Clip"
+
+
+def test_a_shaping_of_another_model_is_warned_of(model, ensemble, caplog) -> None:
+    pipeline = parse("normalise").fit([0.0, 1.0], scored_by=Scorer(ensemble, aggregate="min").provenance())
+    RewardFunction(ensemble, pipeline, aggregate="min")
+    assert not caplog.text
+    RewardFunction(ensemble, pipeline, aggregate="mean")
+    assert "fitted to rewards of aggregate min, and these are of mean" in caplog.text
+    RewardFunction(model, pipeline)
+    assert "fitted to the rewards of another model" in caplog.text
+
+
+def test_rewards_at_a_bound_are_warned_of_once(model, caplog) -> None:
+    reward = RewardFunction(model, "clip(low=-0.001, high=0.001)", name="r")
+    for _ in range(2):
+        call(reward, PROMPTS, COMPLETIONS)
+    assert [one for one in caplog.messages if "of 10 shaped rewards lie at a bound" in one] == caplog.messages[:1]

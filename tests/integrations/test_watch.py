@@ -222,3 +222,34 @@ def test_held_out_prompts_are_judged_by_the_raw_reward(model) -> None:
     assert found == pytest.approx([one.reward for one in wanted], abs=1e-4)
     other = held_out._raw(lambda prompts, **_: [1.0] * len(prompts), prompts=prompts, completions=completions)
     assert other == [1.0] * 3  # another's function gives what it gives
+
+
+def test_held_out_prompts_are_rendered_with_tools_and_variables() -> None:
+    """As the trainer renders them; and a column that only a later row has is handed over."""
+    from tests import tiny
+
+    template = "{% if tools %}{{ tools | tojson }}{% endif %}{{ mood | default('') }}" + tiny.CHATML
+    tokenizer = tiny.chat_tokenizer(template)
+    chat, tools = [{"role": "user", "content": "fox"}], [{"type": "function", "function": {"name": "add"}}]
+    rows = [
+        {"prompt": chat},
+        {"prompt": chat, "tools": tools, "chat_template_kwargs": {"mood": "glad"}, "answer": 42},
+        {"prompt": "plain text", "tools": None},
+    ]
+    texts = [tokenizer.decode(held_out._prompt_ids(tokenizer, row)) for row in rows]
+    bare = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    assert texts[0] == bare and texts[2] == "plain text"
+    assert texts[1] == tokenizer.apply_chat_template(
+        chat, tools=tools, mood="glad", tokenize=False, add_generation_prompt=True
+    )
+    assert texts[1] != bare
+    seen: dict[str, Any] = {}
+
+    def reward(prompts: Any, completions: Any, **columns: Any) -> list[float]:
+        seen.update(columns)
+        return [0.0] * len(prompts)
+
+    held = HeldOut(reward, reward, rows)
+    held._generate = lambda model, tokenizer: ["x"] * 3  # type: ignore[method-assign]
+    held(None, tokenizer)
+    assert seen["answer"] == [None, 42, None] and seen["tools"] == [None, tools, None]

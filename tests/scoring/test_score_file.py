@@ -53,7 +53,16 @@ def test_every_format_in_and_out(trained, write, tmp_path, source, output) -> No
     assert not (tmp_path / f"{output}.partial").exists()
     found = read_back(tmp_path / output)
     assert [{key: row[key] for key in ("id", "prompt", "response")} for row in found] == rows
-    assert list(found[0]) == ["id", "prompt", "response", "reward", "reward_se", "truncated", "response_tokens"]
+    assert list(found[0]) == [
+        "id",
+        "prompt",
+        "response",
+        "reward",
+        "reward_se",
+        "truncated",
+        "response_tokens",
+        "scored_by",
+    ]
     scored = trained.score_responses([row["prompt"] for row in rows], [row["response"] for row in rows])
     assert [numbers(row["reward"]) for row in found] == [item.reward for item in scored]
     assert [numbers(row["reward_se"]) for row in found] == [item.reward_se for item in scored]

@@ -25,7 +25,7 @@ from rewardsmith.types import Comparison
 from tests.scoring.conftest import read_back, some_rows
 
 GROUPS = [{"prompt": f"question {i}", "responses": ["fox " * (1 + i), f"dog {i}", "fox dog", "lazy"]} for i in range(6)]
-PLAIN = ["reward", "reward_se", "truncated", "response_tokens"]
+PLAIN = ["reward", "reward_se", "truncated", "response_tokens", "scored_by"]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_without_shaping_and_members_there_are_no_such_columns(trained, write, t
 def test_one_response_a_row(trained, write, tmp_path, output) -> None:
     pipeline = parse("normalise, clip(low=-1, high=1)").fit([-0.5, 0.0, 0.25])
     rows = score(trained, write(some_rows(10)), tmp_path / output, pipeline)
-    assert list(rows[0]) == ["id", "prompt", "response", *PLAIN, "shaped"]
+    assert list(rows[0]) == ["id", "prompt", "response", *PLAIN, "shaped", "saturated"]
     rewards = [float(row["reward"]) for row in rows]
     assert [float(row["shaped"]) for row in rows] == pipeline(rewards)
     assert [float(row["shaped"]) for row in rows] != rewards
@@ -100,7 +100,7 @@ def test_disagreement_of_heads_and_of_models(voting, models, write, tmp_path) ->
         "models": Scorer([models["llama"], models["bert"]]),
     }.items():
         rows = score(scorer, path, tmp_path / f"{name}.jsonl", "uncertainty_penalty(k=2)")
-        assert list(rows[0])[-6:] == [*PLAIN, "disagreement", "shaped"]
+        assert list(rows[0])[-8:] == [*PLAIN, "disagreement", "shaped", "saturated"]
         for row in rows[:4]:
             (alone,) = scorer.score([row["prompt"]], [row["response"]])
             assert row["disagreement"] == pytest.approx(np.std(alone.members), abs=2e-5)
@@ -178,7 +178,7 @@ def test_a_list_is_of_several_references_of_the_prompt(trained, write, tmp_path)
         assert row["shaped"] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("value", [None, "high", [], True, [0.5, None]])
+@pytest.mark.parametrize("value", [None, " ", [], True, [0.5, None]])
 def test_a_reference_that_is_none(trained, write, tmp_path, value) -> None:
     path = write([{**GROUPS[0], "reference": 0}, {**GROUPS[0], "reference": value}])
     with pytest.raises(DataError, match=rf"^{path}:2: reference: is .*"):
@@ -188,8 +188,29 @@ def test_a_reference_that_is_none(trained, write, tmp_path, value) -> None:
 
 
 def test_a_reference_that_is_not_there(trained, write, tmp_path) -> None:
-    with pytest.raises(DataError, match=r"rows\.jsonl:1: reference: is missing"):
+    with pytest.raises(DataError, match=r"rows\.jsonl:1: reference: is missing.*par compares with .*--reference-field"):
         score(trained, write(GROUPS), tmp_path / "o.jsonl", "par")
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.parquet"])
+def test_a_reference_may_be_a_response(trained, write, tmp_path, name) -> None:
+    """Scored by the same model behind the same prompt; text in quotes is text, also when it reads as a number."""
+    rows = [
+        {**row, "gold": "7" if i == 3 and name != "rows.csv" else f"fox {i} dog"} for i, row in enumerate(some_rows(6))
+    ]
+    found = score(trained, write(rows, name), tmp_path / "o.jsonl", "par", reference_field="gold")
+    for row in found:
+        reference = trained.score(row["prompt"], row["gold"])
+        assert row["shaped"] == pytest.approx(1 / (1 + np.exp(reference - row["reward"])), abs=1e-4)
+    turns = [
+        {**GROUPS[1], "reference": [{"role": "assistant", "content": "fox"}]},
+        {**GROUPS[1], "reference": ["fox", 0.5]},
+    ]
+    if name == "rows.jsonl":
+        one, two = score(trained, write(turns), tmp_path / "o.jsonl", "par")
+        alone = trained.score(GROUPS[1]["prompt"], "fox")
+        for row, given in ((one, [alone]), (two, [alone, 0.5])):
+            assert row["shaped"] == pytest.approx(parse("par")(row["reward"], Context(reference=[given] * 4)), abs=1e-4)
 
 
 @pytest.mark.parametrize(("correct", "parts"), [([1, 0, 0, 1], [1, 0, 0, 1]), (0.5, [0.5] * 4)])
@@ -246,6 +267,46 @@ def test_an_interrupted_run_goes_on_with_the_same_shaping_only(voting, write, tm
         (tmp_path / "o.jsonl.partial").write_bytes(kept)
         assert counts(other)["resumed"] == 0
         assert all(("shaped" in row) == (other.shaping is not None) for row in read_back(output))
+
+
+# -- what it was fitted to
+
+
+def test_a_shaping_fitted_to_another_vote_or_model_is_warned_of(voting, trained, write, tmp_path, caplog) -> None:
+    path, output = write(some_rows(6)), tmp_path / "o.jsonl"
+    lowest = Scorer(voting, aggregate="min")
+    pipeline = parse("normalise").fit([0.0, 1.0], scored_by=lowest.provenance())
+    again = Pipeline.from_json(pipeline.to_json())
+    assert again.fitted_on == pipeline.fitted_on and again.fitted_on.rewards == 2 and again.fitted_on.std == 0.5
+    rows = score(lowest, path, output, again)
+    assert not caplog.text and {row["scored_by"] for row in rows} == {lowest.provenance()}
+    score(Scorer(voting, aggregate="uncertainty"), path, output, again)
+    assert "fitted to rewards of aggregate min, and these are of uncertainty" in caplog.text
+    caplog.clear()
+    score(trained, path, output, again)
+    assert "fitted to the rewards of another model" in caplog.text
+    caplog.clear()
+    score(trained, path, output, parse("normalise").fit([0.0, 1.0]))  # nobody knows
+    score(trained, path, output, parse("clip(high=1)").fit([0.0], scored_by="another"))  # nothing was learned
+    assert not caplog.text
+
+
+def test_the_mark_of_a_model_outlives_saving_and_another_dtype(trained, models, tmp_path) -> None:
+    loaded = RewardModel.load(trained.save(tmp_path / "rm"), dtype="float32")
+    assert Scorer(loaded).provenance() == Scorer(trained).provenance() != Scorer(models["llama"]).provenance()
+    both = [trained, models["qwen3"]]
+    assert Scorer(both).provenance() == Scorer(both[::-1]).provenance() != Scorer(both, aggregate="min").provenance()
+
+
+def test_saturated_rewards_are_marked_and_counted(trained, write, tmp_path) -> None:
+    shaping = parse("clip(low=0, high=0.001)")
+    asked = ScoreOptions(shaping=shaping)
+    path = write([*some_rows(6), GROUPS[2]])
+    counts = score_file(trained, str(path), tmp_path / "o.jsonl", asked, run={"model": "rm"})
+    marks = [mark for row in read_back(tmp_path / "o.jsonl") for mark in np.ravel(row["saturated"])]
+    values = [value for row in read_back(tmp_path / "o.jsonl") for value in np.ravel(row["shaped"])]
+    assert marks == [value in (0, 0.001) for value in values]
+    assert (counts["shaped"], counts["saturated"]) == (10, sum(marks)) and sum(marks) > 5
 
 
 # -- the pipeline that a model carries
@@ -313,7 +374,8 @@ def folders(voting, models, tmp_path_factory) -> dict[str, Path]:
 def test_command_with_the_models_own_shaping(folders, write, tmp_path, command) -> None:
     path, output = write(some_rows(6)), tmp_path / "o.jsonl"
     code, _, err = command(folders["heads"], path, "-o", output, "--shaping", "model", "--aggregate", "uncertainty")
-    assert (code, err) == (0, f"6 rows -> {output}\n"), err
+    said, warning = err.splitlines()  # fitted to 0 and 1, it clips all that this model gives
+    assert (code, said) == (0, f"6 rows saved to {output}") and warning.startswith("warning: 100% of 6 shaped"), err
     scorer = Scorer(RewardModel.load(folders["heads"]), aggregate="uncertainty")
     pipeline = scorer.models[0].shaping
     rows = read_back(output)
@@ -351,7 +413,7 @@ def _texts(rows: list[dict]) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--shaping", "clap(high=1)"], "unknown step 'clap'; known: normalise"),
+        (["--shaping", "clap(high=1)"], "unknown step 'clap', did you mean clip?; known: normalise"),
         (["--shaping", "normalise"], "normalise: not fitted"),
         (["--shaping", "zscore"], "zscore: depends on the other rows of its batch"),
         (["--shaping", "nowhere.json"], "nowhere.json: cannot be read"),

@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
-from rewardsmith.errors import DataError, ModelError
+from rewardsmith.errors import DataError, ModelError, UsageError
+from rewardsmith.model.ensemble import Ensemble
+from rewardsmith.model.reward_model import RewardModel
 from rewardsmith.model.thinking_scores import score_thinking
+from rewardsmith.scoring import thinking_columns
+from rewardsmith.scoring.aggregates import AGGREGATES
 from rewardsmith.scoring.score_file import ScoreOptions, score_file
 from rewardsmith.scoring.scorer import Scorer
 from rewardsmith.scoring.thinking_columns import COLUMNS, ThinkingRow, ThinkingScorer
@@ -26,8 +31,8 @@ def score(model, source, output, scorer=None, **options) -> list[dict]:
 
 def test_the_columns_are_the_scores_parts(trained, write, tmp_path) -> None:
     found = score(trained, write(ROWS), tmp_path / "o.jsonl")
-    assert list(found[0])[2:6] == ["reward", "reward_se", "truncated", "response_tokens"]
-    assert tuple(found[0])[6:] == COLUMNS
+    assert list(found[0])[2:7] == ["reward", "reward_se", "truncated", "response_tokens", "scored_by"]
+    assert tuple(found[0])[7:] == COLUMNS
     assert (
         *("thinking_reward", "answer_alone", "contribution", "thinking_tokens", "thinking_share"),
         *("repetition", "closed", "min_step", "step_rewards"),
@@ -92,3 +97,51 @@ def test_a_row_is_json_and_an_encoder_is_refused(trained, models) -> None:
     assert json.loads(json.dumps([getattr(row, name) for name in COLUMNS]))
     with pytest.raises(ModelError, match="is an encoder"):
         ThinkingScorer(models["bert"])
+
+
+def test_an_ensemble_votes_at_every_place(trained) -> None:
+    """As if each member took the rewards apart, and the vote were taken place by place."""
+    width = trained.head.weight.shape[1]
+    heads = torch.randn(3, width, generator=torch.Generator().manual_seed(1))
+
+    def with_head(head: torch.Tensor) -> RewardModel:
+        linear = torch.nn.Linear(width, 1, bias=False)
+        linear.weight.data = head[None]
+        return RewardModel(trained.backbone, linear, trained.template, trained.contract)
+
+    ensemble = Ensemble(heads, torch.zeros(3))
+    model = RewardModel(trained.backbone, trained.head, trained.template, trained.contract, ensemble=ensemble)
+    prompts, responses = [row["prompt"] for row in ROWS[:6]], TEXTS
+    alone = [score_thinking(with_head(head), prompts, responses) for head in heads]
+    for name, aggregate in AGGREGATES.items():
+        found = ThinkingScorer(model, aggregate=name).score(prompts, responses)
+        plain = Scorer(model, aggregate=name).score(prompts, responses)
+        for place, row in enumerate(found):
+            one = [member[place] for member in alone]
+            assert (
+                row.reward == pytest.approx(plain[place].reward, abs=0.1) and row.reward_se is None
+            )  # bfloat16 rounds
+            assert row.reward == pytest.approx(aggregate([each.overall for each in one]), abs=1e-4)
+            assert row.answer_alone == pytest.approx(aggregate([each.answer_alone for each in one]), abs=1e-4)
+            steps = zip(*(each.curve.rewards for each in one), strict=True)
+            assert row.step_rewards == pytest.approx([aggregate(step) for step in steps], abs=1e-4)
+            assert row.answer_alone + row.contribution == row.reward
+    with pytest.raises(UsageError, match="aggregate 'min' needs members"):
+        ThinkingScorer(trained, aggregate="min")
+
+
+def test_memory_that_runs_out_halves_the_budget(trained, monkeypatch, caplog) -> None:
+    budgets, original = [], thinking_columns.score_asked_thinking
+
+    def scarce(model, asked, *, budget):
+        budgets.append(budget)
+        if budget > 300:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(model, asked, budget=budget)
+
+    monkeypatch.setattr(thinking_columns, "score_asked_thinking", scarce)
+    scorer = ThinkingScorer(trained, budget=1000)
+    found = scorer.score(["p"] * 6, TEXTS)
+    assert budgets == [1000, 500, 250] and "going on with 500" in caplog.text
+    monkeypatch.undo()
+    assert found == ThinkingScorer(trained, budget=250).score(["p"] * 6, TEXTS)

@@ -98,8 +98,8 @@ def test_text_gives_the_shapes_with_their_parameters() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("normalize", "unknown step 'normalize'; known: normalise, zscore"),
-        ("clip(low=-3, hihg=3)", "clip: unknown parameter 'hihg'; it takes low, high"),
+        ("normalize", r"unknown step 'normalize', did you mean normalise\?; known: normalise, zscore"),
+        ("clip(low=-3, hihg=3)", r"clip: unknown parameter 'hihg', did you mean high\?; it takes low, high"),
         ("zscore(1)", r"zscore: name the parameter of 1"),
         ("clip(low=1, low=2)", "clip: low is given twice"),
         ("clip(low=", "cannot be read"),

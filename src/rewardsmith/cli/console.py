@@ -31,6 +31,16 @@ def note(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
+def warn(message: str) -> None:
+    """A line on standard error that --quiet does not silence: what may be wrong."""
+    note(f"warning: {message}")
+
+
+def number(value: float, digits: int = 4) -> str:
+    """``value`` to so many significant digits; what is but rounding of 0 (5.551e-17) is 0."""
+    return "0" if abs(value) < 1e-12 else f"{value:.{digits}g}"
+
+
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """A table on standard output; the first column is left-aligned, the others right-aligned."""
     from rich.console import Console

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rewardsmith.cli import console, options
+from rewardsmith.cli import checks, console, options
 from rewardsmith.errors import FileError, UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def explain(
-    model: Annotated[str, typer.Argument(help="Reward model: folder or Hugging Face id.")],
+    model: options.Model,
     source: Annotated[
         str | None, typer.Argument(help="File with the response: jsonl, json, csv, parquet (.gz); see --row.")
     ] = None,
@@ -28,10 +28,8 @@ def explain(
     response: Annotated[str | None, typer.Option("--response", "-r", help="The response, instead of a file.")] = None,
     row: Annotated[int, typer.Option(min=1, help="Which row of the file, counted from 1.")] = 1,
     which: Annotated[int, typer.Option(min=1, help="Which response of a row with several, counted from 1.")] = 1,
-    prompt_field: Annotated[str | None, typer.Option(help="Column of the prompt, when not found by itself.")] = None,
-    response_field: Annotated[
-        str | None, typer.Option(help="Column of the response, when not found by itself.")
-    ] = None,
+    prompt_field: options.PromptField = None,
+    response_field: options.ResponseField = None,
     think_tags: options.ThinkTags = None,
     split: options.Split = None,
     budget: options.Budget = None,
@@ -59,6 +57,8 @@ def explain(
         if source is None
         else _row(source, split, row, which, prompt_field, response_field)
     )
+    checks.running(dtype, device, attention)
+    checks.model_folders([model])
     from rewardsmith.encoding.template import plain
     from rewardsmith.evaluation.thinking_page import page
     from rewardsmith.model.reward_model import RewardModel
@@ -79,7 +79,7 @@ def explain(
     if not quiet:
         _show(score)
     if output is not None and not quiet:
-        console.note(f"-> {output}")
+        console.note(f"page saved to {output}")
 
 
 def _check(source: str | None, prompt: str | None, response: str | None, output: Path | None) -> None:
@@ -88,10 +88,8 @@ def _check(source: str | None, prompt: str | None, response: str | None, output:
         raise UsageError("a file and --prompt or --response both say what to explain; leave one out")
     if source is None and (prompt is None or response is None):
         raise UsageError("nothing to explain: give --prompt and --response, or a file (and --row)")
-    if output is not None and not output.parent.is_dir():
-        raise FileError(f"{output}: no such folder: {output.parent}")
-    if output is not None and output.is_dir():
-        raise FileError(f"{output}: is a folder; give a file name")
+    if output is not None:
+        checks.output_file(output, source)
 
 
 def _row(

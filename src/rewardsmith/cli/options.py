@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,6 +10,42 @@ import typer
 if TYPE_CHECKING:
     from rewardsmith.model.load import LoadOptions
 
+Model = Annotated[str, typer.Argument(help="Reward model: folder or Hugging Face id.")]
+PromptField = Annotated[
+    str | None, typer.Option("--prompt-field", help="Column of the prompt, when not found by itself.")
+]
+ResponseField = Annotated[
+    str | None, typer.Option("--response-field", help="Column of the response, when not found by itself.")
+]
+With = Annotated[
+    list[str] | None,
+    typer.Option("--with", help="Another reward model that votes too; may be given several times."),
+]
+Aggregate = Annotated[
+    str,
+    typer.Option(
+        "--aggregate", help="One reward of several members': auto, mean, median, min, uncertainty (mean - std)."
+    ),
+]
+Shaping = Annotated[
+    str | None,
+    typer.Option(
+        "--shaping",
+        help="Shaped rewards: a file of `rewardsmith shape`, steps such as 'clip(low=-3, high=3)', or 'model' for what "
+        "is saved with the model.",
+    ),
+]
+ReferenceField = Annotated[
+    str | None,
+    typer.Option(
+        "--reference-field",
+        help="Column of what the shaping compares with, a reference response (text) or its reward; default: reference.",
+    ),
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option("--cache", help="File of known scores, read and extended; several processes may share it."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
 Format = Annotated[
@@ -28,7 +65,10 @@ Budget = Annotated[
     int | None, typer.Option("--batch-tokens", min=16, help="Tokens per forward pass; less needs less memory.")
 ]
 Dtype = Annotated[
-    str, typer.Option("--dtype", help="auto (bfloat16 where native, else float32), float32, bfloat16, float16.")
+    str,
+    typer.Option(
+        "--dtype", help="auto (as trained; a base: bfloat16 where native, else float32), float32, bfloat16, float16."
+    ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:0, mps.")]
 DeviceMap = Annotated[

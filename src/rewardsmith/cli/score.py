@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from rewardsmith.cli import console, options
+from rewardsmith.cli import checks, console, options, scorers
 from rewardsmith.errors import UsageError
 
 _STREAM_CHUNK = 64  # rows from a pipe that wait for each other
 
 
 def score(
-    model: Annotated[str, typer.Argument(help="Reward model: folder or Hugging Face id.")],
+    model: options.Model,
     source: Annotated[
         str, typer.Argument(help="Rows to score: jsonl, json, csv, parquet (.gz), a folder, or - for stdin.")
     ],
@@ -25,32 +25,21 @@ def score(
             "--output", "-o", help="File to write: .jsonl, .jsonl.gz, .csv, .tsv or .parquet; default: stdout."
         ),
     ] = None,
-    prompt_field: Annotated[str | None, typer.Option(help="Column of the prompt, when not found by itself.")] = None,
-    response_field: Annotated[
-        str | None, typer.Option(help="Column of the response, when not found by itself.")
-    ] = None,
-    also: Annotated[
-        list[str] | None,
-        typer.Option("--with", help="Another reward model that votes too; may be given several times."),
-    ] = None,
-    aggregate: Annotated[
-        str, typer.Option(help="One reward of several members': auto, mean, median, min, uncertainty (mean - std).")
-    ] = "auto",
-    shaping: Annotated[
-        str | None,
-        typer.Option(
-            help="Add a column shaped: a file of `rewardsmith shape`, steps such as 'clip(low=-3, high=3)', or 'model' "
-            "for what is saved with the model."
-        ),
-    ] = None,
-    reference_field: Annotated[
-        str | None, typer.Option(help="Column of the reference reward that the shaping asks for; default: reference.")
-    ] = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="File of known scores, read and extended; several processes may share it.")
-    ] = None,
+    prompt_field: options.PromptField = None,
+    response_field: options.ResponseField = None,
+    also: options.With = None,
+    aggregate: options.Aggregate = "auto",
+    shaping: options.Shaping = None,
+    reference_field: options.ReferenceField = None,
+    cache: options.Cache = None,
     thinking: Annotated[
-        bool, typer.Option("--thinking", help="Add what thinking and answer are worth, and the rewards of the steps.")
+        bool,
+        typer.Option(
+            "--thinking",
+            help="Add what thinking and answer are worth, and the rewards of the steps. Of one model (its ensemble may "
+            "vote: --aggregate); not with --with (each model has steps of its own) or --cache (it keeps one reward a "
+            "response).",
+        ),
     ] = False,
     think_tags: options.ThinkTags = None,
     split: options.Split = None,
@@ -67,84 +56,70 @@ def score(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Score responses: the same rows out, in order, plus reward, reward_se, truncated and response_tokens.
+    """Score responses: the same rows out, in order, plus reward, reward_se, truncated, response_tokens and scored_by.
 
     A row has a prompt and a response (or responses, or chosen and rejected: then reward is a list), or messages ending
     with an assistant turn. A killed run with -o goes on where it was when started again. An ensemble (--with, or a
-    model trained with --ensemble) adds disagreement, --shaping adds shaped, --thinking adds thinking_reward,
-    answer_alone, contribution, thinking_tokens, thinking_share, repetition, closed, min_step and step_rewards.
+    model trained with --ensemble) adds disagreement, --shaping adds shaped and saturated, --thinking adds
+    thinking_reward, answer_alone, contribution, thinking_tokens, thinking_share, repetition, closed, min_step and
+    step_rewards.
 
     Example: rewardsmith score out/rm responses.jsonl -o scored.jsonl
     """
     if as_json and output is None:
         raise UsageError("--json prints a report, so the rows need a file of their own: add --output FILE")
-    if thinking and (also or cache or aggregate != "auto"):
-        raise UsageError("--thinking takes the reward of one model apart; leave out --with, --aggregate and --cache")
+    if thinking and (also or cache):
+        option = "--with" if also else "--cache"
+        raise UsageError(f"--thinking takes the rewards of one model apart, step by step; leave out {option}")
     if think_tags and not thinking:
         raise UsageError("--think-tags says how thinking is marked; add --thinking")
+    from rewardsmith.scoring import writers
     from rewardsmith.thinking.tags import custom_tags
 
     tags = custom_tags(*think_tags) if think_tags else None
-    from rewardsmith.data.sources import read_rows
-    from rewardsmith.scoring import writers
-    from rewardsmith.scoring.score_file import CHUNK, ScoreOptions, check_shaping, score_file, score_stream
-
+    checks.running(dtype, device, attention)
     if output is not None:
         writers.format_of(output)
-        check_paths(source, output)
-    elif source != "-" and not Path(source).exists() and source.startswith((".", "/", "~")):
-        next(iter(read_rows(source)), None)  # a missing file is said before a model is loaded
-    from rewardsmith.model.reward_model import RewardModel
+        if source == "-":
+            raise UsageError(
+                "rows from standard input go to standard output; leave --output out, or give a file to read"
+            )
+        checks.output_file(output, source)
+    checks.rows_source(source, split)
+    models = [model, *(also or ())]
+    pipeline = scorers.check(aggregate, shaping, reference_field, cache)
+    checks.model_folders(models)
+
+    from rewardsmith.data.sources import read_rows
+    from rewardsmith.scoring.score_file import CHUNK, ScoreOptions, count_shaped, score_file, score_stream
 
     loading = options.load_options(dtype, device, device_map, load_in_4bit, trust_remote_code, attention)
-    from rewardsmith.scoring.scorer import Scorer, check_aggregate
-    from rewardsmith.scoring.shaped import resolve_shaping
-
-    check_aggregate(aggregate)
-    pipeline = resolve_shaping(shaping, []) if shaping not in (None, "model") else None
-    if pipeline:
-        check_shaping(pipeline)
-    models = [RewardModel.load(name, loading) for name in (model, *(also or ()))]
+    made = scorers.make(models, loading, thinking=thinking, tags=tags, aggregate=aggregate, budget=budget, cache=cache)
     if shaping == "model":
-        pipeline = resolve_shaping(None, models)
-        if pipeline is None:
-            raise UsageError(f"--shaping model: {model} was saved without one; make one with: rewardsmith shape")
+        pipeline = scorers.own_shaping(made, model)
     chunk = _STREAM_CHUNK if source == "-" else CHUNK
     asked = ScoreOptions(prompt_field, response_field, skip_bad, chunk, budget, split, pipeline, reference_field)
-    if thinking:
-        from rewardsmith.scoring.thinking_columns import ThinkingScorer
-
-        made: Scorer = ThinkingScorer(models[0], tags=tags, budget=budget)
-    else:
-        made = Scorer(models, aggregate=aggregate, budget=budget, cache=cache)
+    counts: dict[str, int] = {}
     with made as scorer:
         if output is None:
             for row in score_stream(scorer, read_rows(source, split=split), asked):
                 sys.stdout.write(writers.line(row) + "\n")
                 sys.stdout.flush()
-            return
-        with console.reading("scoring", [source], split, quiet=quiet) as tick:
-            counts = score_file(scorer, source, output, asked, run={"model": scorer.identity()}, tick=tick)
-    report: dict[str, Any] = {"output": str(output), **counts}
-    if as_json:
-        console.print_json(report)
-    elif not quiet:
-        details = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count and name != "rows")
-        console.note(f"{counts['rows']:,} rows -> {output}" + (f" ({details})" if details else ""))
+                count_shaped(row, counts)
+        else:
+            with console.reading("scoring", [source], split, quiet=quiet) as tick:
+                counts = score_file(scorer, source, output, asked, run={"model": scorer.identity()}, tick=tick)
+    _report(counts, output, as_json=as_json, quiet=quiet)
 
 
-def check_paths(source: str, output: Path) -> None:
-    """What can be refused before a model is loaded."""
-    from rewardsmith.errors import FileError
+def _report(counts: dict[str, int], output: Path | None, *, as_json: bool, quiet: bool) -> None:
+    from rewardsmith.shaping.bounds import saturation_warning
 
-    if source == "-":
-        raise UsageError("rows from standard input go to standard output; leave --output out, or give a file to read")
-    if not output.parent.is_dir():
-        raise FileError(f"{output}: no such folder: {output.parent}")
-    if output.is_dir():
-        raise FileError(f"{output}: is a folder; give a file name")
-    path = Path(source).expanduser()
-    if not path.exists() and source.startswith((".", "/", "~")):
-        raise FileError(f"{source}: no such file")
-    if path.exists() and output.exists() and path.samefile(output):
-        raise UsageError(f"{output}: would overwrite the rows being scored; choose another --output")
+    if output is not None and as_json:
+        console.print_json({"output": str(output), **counts})
+    elif output is not None and not quiet:
+        shown = {name: counts[name] for name in ("resumed", "bad", "truncated") if counts[name]}
+        details = ", ".join(f"{count:,} {name}" for name, count in shown.items())
+        console.note(f"{counts['rows']:,} rows saved to {output}" + (f" ({details})" if details else ""))
+    if warning := saturation_warning(counts.get("saturated", 0), counts.get("shaped", 0)):
+        console.warn(warning)

@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rewardsmith.cli import console, options
+from rewardsmith.cli import checks, console, options
 from rewardsmith.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from rewardsmith.data.readers import Row
     from rewardsmith.shaping import Context, Pipeline
 
+SHAPING_FILE = "shaping.json"  # as rewardsmith.shaping.FILE, which takes numpy with it
 _QUANTILES = {"min": 0, "p05": 5, "p25": 25, "p50": 50, "p75": 75, "p95": 95, "max": 100}
 _FROM = {"lengths": "response_tokens", "disagreement": "disagreement"}  # context field: column of `rewardsmith score`
 _REMEDY = {
     "lengths": "score the rows again with: rewardsmith score",
     "disagreement": "score the rows with an ensemble",
-    "reference": "name the column of the reference responses' rewards: --reference COLUMN",
+    "reference": "name the column of the reference responses' rewards: --reference COLUMN (texts must be scored first)",
     "texts": "the rows need a response, responses, or chosen and rejected",
     "preferred": "the rows need chosen and rejected, scored together",
 }
@@ -56,6 +57,7 @@ def shape(
     """
     from rewardsmith.data.sources import read_rows
     from rewardsmith.shaping import parse
+    from rewardsmith.shaping.bounds import at_bounds, saturation_warning
 
     pipeline = parse(steps)
     if reference is not None and "reference" not in pipeline.needs:
@@ -64,7 +66,7 @@ def shape(
     with console.reading("reading", [scored], None, quiet=quiet) as tick:
         columns = _Columns.of(read_rows(scored, tick=tick), pipeline, reference)
     context = columns.context(pipeline, scored)
-    pipeline.fit(columns.rewards, context)
+    pipeline.fit(columns.rewards, context, scored_by=_scored_by(columns.by, target, scored))
     if freeze:
         pipeline.freeze()
     fitted = pipeline.to_dict()["steps"]  # before the rewards are shaped below: a running normaliser would count twice
@@ -79,7 +81,15 @@ def shape(
         "before": _summary(columns.rewards),
         "after": _summary(pipeline(columns.rewards, context)),
         "fitted": [{"name": step["name"], **step["state"]} for step in fitted],
+        "fitted_on": pipeline.fitted_on and pipeline.fitted_on.as_dict(),
+        "saturated": int(at_bounds(pipeline, columns.numbers(), context).sum()),
+        "notes": pipeline.notes(),
     }
+    if warning := saturation_warning(report["saturated"], len(columns.rewards)):
+        console.warn(warning)
+    if not quiet:
+        for line in report["notes"]:
+            console.note(f"note: {line}")
     if as_json:
         console.print_json(report)
         return
@@ -97,21 +107,45 @@ def shape(
 def _target(output: Path, source: str) -> Path:
     """The file to write, refused before anything is read when it cannot be one."""
     from rewardsmith.data.atomic import same_file
-    from rewardsmith.errors import FileError
     from rewardsmith.shaping import Pipeline
     from rewardsmith.shaping.pipeline import file_of
 
     target = file_of(output)
     if same_file(target, source):
         raise UsageError(f"--output {output}: would overwrite the rows; choose another file")
-    if not target.parent.is_dir():
-        raise FileError(f"{target}: no such folder: {target.parent}")
+    checks.output_file(target)
     if target.exists():
         try:
             Pipeline.load(target)
         except DataError as error:
             raise UsageError(f"--output {target}: is there and is no shaping; choose another file") from error
     return target
+
+
+def _scored_by(found: set[str], target: Path, source: str) -> str | None:
+    """Which model and vote gave the rewards, None where the rows do not say.
+
+    Raises:
+        UsageError: several did; or another model than the one whose folder the shaping is to be saved in.
+    """
+    from rewardsmith.model import contract as contracts
+    from rewardsmith.scoring.provenance import mark_of_contract
+
+    if len(found) > 1:
+        raise UsageError(
+            f"{source}: its rewards were given by several models or votes ({', '.join(sorted(found))}), which have no "
+            "common mean and unit; fit on those of one"
+        )
+    by = next(iter(found), None)
+    contract = contracts.read(target.parent) if target.name == SHAPING_FILE else None
+    if by and contract and contract.head_sha256:
+        mark = mark_of_contract(contract)
+        if mark not in by.partition(" ")[0].split("+"):
+            raise UsageError(
+                f"--output {target.parent}: this model ({mark}) did not give these rewards ({by}): score the rows with "
+                "it, or save the shaping in a .json file"
+            )
+    return by
 
 
 @dataclass
@@ -126,6 +160,7 @@ class _Columns:
     texts: list[str] = field(default_factory=list)
     found: dict[str, list[Any]] = field(default_factory=dict)
     present: set[str] = field(default_factory=set)
+    by: set[str] = field(default_factory=set)  # which models and votes gave the rewards
 
     @classmethod
     def of(cls, rows: Iterable[Row], pipeline: Pipeline, reference: str | None) -> _Columns:
@@ -137,6 +172,10 @@ class _Columns:
             except DataError as error:
                 raise DataError(error.message, file=row.source.file, line=row.source.line, field=error.field) from error
         return columns
+
+    def numbers(self) -> list[float]:
+        """The rewards, NaN where there is none."""
+        return [math.nan if reward is None else reward for reward in self.rewards]
 
     def context(self, pipeline: Pipeline, source: str) -> Context:
         """What the rows say, as the shapes read it.
@@ -174,6 +213,8 @@ class _Columns:
         reward = _parsed(row.data["reward"])
         if reward is None:
             return
+        if isinstance(row.data.get("scored_by"), str):
+            self.by.add(row.data["scored_by"])
         several = isinstance(reward, list)
         rewards = [_number(value, "reward") for value in (reward if several else [reward])]
         count = len(rewards)
@@ -269,4 +310,4 @@ def _summary(rewards: list[float | None]) -> dict[str, float | int | None]:
 def _cell(value: Any) -> str:
     if isinstance(value, list):
         return f"({len(value)} knots)"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return console.number(value) if isinstance(value, float) else str(value)

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from rewardsmith.data.atomic import atomic_writer
 from rewardsmith.errors import MissingExtraError, UsageError
-from rewardsmith.evaluation.over_optimisation import Curve
+from rewardsmith.evaluation.over_optimisation import FEW_PROMPTS, Curve
 
 _ESTIMATES = ("proxy", "gold", "proxy_gain", "gold_gain")
 _COLOURS = {"proxy": "#3b6fb6", "gold": "#c8553d"}  # told apart in every common colour blindness, and in grey
@@ -80,7 +80,8 @@ def _picture(curve: Curve, file: BinaryIO, kind: str) -> None:
     axes.axhline(0, color="grey", lw=0.8)
     axes.set_xlabel("KL of best-of-n from the policy: log n - (n - 1) / n  [nats]")
     axes.set_ylabel("gain over an average candidate\n[standard deviations of that reward]")
-    axes.set_title(f"{curve.prompts} prompts; 95% intervals over prompts", fontsize="medium", pad=10)
+    few = " (too few: they are too narrow)" if curve.prompts < FEW_PROMPTS else ""
+    axes.set_title(f"{curve.prompts} prompts; 95% intervals over prompts{few}", fontsize="medium", pad=10)
     axes.legend(frameon=False)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

@@ -19,6 +19,9 @@ from rewardsmith.errors import DataError, UsageError
 from rewardsmith.intervals import cluster_bootstrap, paired_difference
 from rewardsmith.types import Estimate
 
+FEW_PROMPTS = 20
+"""With fewer, percentile intervals over prompts are too narrow: they hold the truth less often than they say."""
+
 
 @dataclass(frozen=True)
 class Point:
@@ -131,8 +134,8 @@ def curve(
     Args:
         proxies, golds: one list per prompt, of equal lengths, finite.
         groups: which lists are of one prompt, when a prompt comes more than once; None when each is of its own.
-        max_n: the last n. None: the commonest number of candidates. Prompts with fewer are left out everywhere, as a
-            curve whose prompts change along it says nothing; prompts with more count with all their candidates.
+        max_n: the last n; None: see ``last_n``. Prompts with fewer candidates are left out everywhere, as a curve
+            whose prompts change along it says nothing; prompts with more count with all their candidates.
         seed: of the bootstrap over prompts.
 
     Raises:
@@ -143,12 +146,9 @@ def curve(
         raise UsageError(f"there are {len(proxies)} lists of proxy rewards but {len(golds)} of gold ones")
     number: dict[Hashable, int] = {}
     owner = [number.setdefault(group, len(number)) for group in (groups or range(len(proxies)))]
-    last = max_n or _commonest([len(one) for one in proxies])
+    last = last_n([len(one) for one in proxies], owner, max_n)
     kept = [place for place, one in enumerate(proxies) if len(one) >= last]
     member = np.array([owner[place] for place in kept])
-    if last < 2 or len(set(member.tolist())) < 2:
-        what = f"of {len(proxies)} prompts, {len(kept)} have {last} candidates or more"
-        raise UsageError(f"a curve needs two or more prompts, each with two or more candidates; {what}")
     sizes = grid(last)
     proxy = np.array([expected_best(proxies[place], proxies[place], sizes) for place in kept])  # [P, S]
     gold = np.array([expected_best(proxies[place], golds[place], sizes) for place in kept])
@@ -162,6 +162,36 @@ def curve(
         gold_spread=_spread([golds[place] for place in kept]),
         peak=sizes[peak],
         fall=paired_difference(gold[:, -1], gold[:, peak], member, seed=seed),
+    )
+
+
+def last_n(counts: Sequence[int], groups: Sequence[Hashable], max_n: int | None = None) -> int:
+    """The last n that a curve over these prompts can have; known before anything is scored.
+
+    Args:
+        counts: candidates of each list.
+        groups: the prompt of each list.
+        max_n: what was asked for. None: the commonest count that two or more prompts reach, the smaller of equals.
+
+    Raises:
+        UsageError: no two prompts have ``max_n`` candidates, or any number from two up.
+    """
+
+    def reach(n: int) -> int:
+        return len({group for count, group in zip(counts, groups, strict=True) if count >= n})
+
+    possible = sorted(n for n in set(counts) if n >= 2 and reach(n) >= 2)
+    if max_n is not None and possible and 2 <= max_n <= possible[-1]:
+        return max_n
+    if max_n is None and possible:
+        often = Counter(counts)
+        return max(possible, key=lambda n: (often[n], -n))
+    rule = "a curve needs two or more prompts, each with two or more candidates"
+    if not possible:
+        raise UsageError(f"{rule}; of {len(set(groups))} prompts, {reach(2)} have 2 candidates or more")
+    raise UsageError(
+        f"--max-n {max_n}: {rule} and with as many as its last n; of {len(set(groups))} prompts, {reach(max_n or 0)} "
+        f"have {max_n} candidates or more: use --max-n {possible[-1]} or less"
     )
 
 
@@ -181,11 +211,6 @@ def _point(n: int, place: int, proxy: np.ndarray, gold: np.ndarray, member: np.n
         proxy_gain=paired_difference(proxy[:, place], proxy[:, 0], member, seed=seed),
         gold_gain=paired_difference(gold[:, place], gold[:, 0], member, seed=seed),
     )
-
-
-def _commonest(counts: Sequence[int]) -> int:
-    """The most frequent count, the larger of equals; 0 when there are none."""
-    return max(Counter(counts).items(), key=lambda item: item[::-1], default=(0, 0))[0]
 
 
 def _spread(rewards: Sequence[Sequence[float]]) -> float:

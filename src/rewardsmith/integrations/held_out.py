@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rewardsmith.errors import UsageError
+from rewardsmith.scoring.row import variables
 
 RewardFunc = Callable[..., Sequence[float | None]]
 
@@ -20,7 +21,8 @@ class HeldOut:
     Args:
         proxy: the reward function that is optimised.
         reward: another one that is not, called in the same way: a second reward model, a check of the answer.
-        rows: the held-out prompts, as rows with ``prompt`` and whatever columns the two functions want.
+        rows: the held-out prompts, as rows with ``prompt`` and whatever columns the two functions want; ``tools`` and
+            ``chat_template_kwargs`` reach the policy's template too, as in training.
         every: optimiser steps between two evaluations.
         max_new_tokens, temperature: of generation; 1.0 samples from the policy itself.
         batch_size: prompts generated for at a time.
@@ -46,7 +48,8 @@ class HeldOut:
             raise UsageError("rows: held-out prompts are needed, each row with a prompt")
         if self.every < 1:
             raise UsageError(f"every {self.every}: must be at least 1")
-        self._columns = {name: [row.get(name) for row in self.rows] for name in self.rows[0] if name != "prompt"}
+        names = dict.fromkeys(name for row in self.rows for name in row if name != "prompt")
+        self._columns = {name: [row.get(name) for row in self.rows] for name in names}
 
     def __call__(self, model: Any, tokenizer: Any) -> dict[str, float]:
         """Generate with ``model`` and judge.
@@ -85,7 +88,7 @@ class HeldOut:
                 torch.manual_seed(self.seed)
                 model.eval()
                 for start in range(0, len(prompts), self.batch_size):
-                    texts += self._texts(model, tokenizer, prompts[start : start + self.batch_size])
+                    texts += self._texts(model, tokenizer, self.rows[start : start + self.batch_size])
         finally:
             tokenizer.padding_side = side
             model.train(training)
@@ -94,14 +97,9 @@ class HeldOut:
             for prompt, text in zip(prompts, texts, strict=True)
         ]
 
-    def _texts(self, model: Any, tokenizer: Any, prompts: Sequence[Any]) -> list[str]:
-        chat = not isinstance(prompts[0], str)
-        texts = [
-            tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True) if chat else prompt
-            for prompt in prompts
-        ]
-        # A chat template writes its special tokens itself.
-        batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=not chat).to(model.device)
+    def _texts(self, model: Any, tokenizer: Any, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        ids = [_prompt_ids(tokenizer, row) for row in rows]
+        batch = tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(model.device)
         made = model.generate(
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],
@@ -111,6 +109,18 @@ class HeldOut:
             pad_token_id=tokenizer.pad_token_id,
         )
         return tokenizer.batch_decode(made[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def _prompt_ids(tokenizer: Any, row: Mapping[str, Any]) -> list[int]:
+    """The tokens that the policy goes on from, as the trainer makes them."""
+    prompt = row["prompt"]
+    if isinstance(prompt, str):
+        return tokenizer(prompt)["input_ids"]
+    found = variables(row)
+    text = tokenizer.apply_chat_template(
+        prompt, tools=found.get("tools"), tokenize=False, add_generation_prompt=True, **found.get("kwargs", {})
+    )
+    return tokenizer(text, add_special_tokens=False)["input_ids"]  # a chat template writes its special tokens itself
 
 
 def _raw(reward: Any, **rows: Any) -> Any:

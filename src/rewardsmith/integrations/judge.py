@@ -17,14 +17,15 @@ from typing import Any
 
 from rewardsmith.encoding.template import plain
 from rewardsmith.errors import DataError, RewardsmithError
-from rewardsmith.integrations.shaped import at_bounds
 from rewardsmith.model.load import LoadOptions
 from rewardsmith.model.reward_model import RewardModel
 from rewardsmith.scoring import row as rows_
+from rewardsmith.scoring.provenance import warn_of_mismatch
 from rewardsmith.scoring.row import ToScore
 from rewardsmith.scoring.scorer import Result, Scorer
 from rewardsmith.scoring.shaped import resolve_shaping
 from rewardsmith.shaping import Context
+from rewardsmith.shaping.bounds import at_bounds
 from rewardsmith.types import Message, ScoredResponse, Text
 
 Models = RewardModel | str | Path | Sequence[RewardModel | str | Path]
@@ -81,6 +82,7 @@ class Judge:
         self._load, self._options, self.prefill = load or LoadOptions(), options, prefill
         self.scorer = self._made()
         self.shaping = resolve_shaping(shaping, self.scorer.models)
+        warn_of_mismatch(self.shaping, self.scorer.provenance())
 
     def _made(self) -> Scorer:
         load = self._load
@@ -117,8 +119,12 @@ class Judge:
         asked = [self.read(row) for row in rows]
         results, reference = self._score(asked, references)
         groups = group_numbers(rows)
-        good = [place for place, result in enumerate(results) if isinstance(result, ScoredResponse)]
-        shaped = self._shaped(good, asked, results, groups, reference, others)
+        good = [
+            (place, item, result)
+            for place, (item, result) in enumerate(zip(asked, results, strict=True))
+            if isinstance(item, ToScore) and isinstance(result, ScoredResponse)
+        ]
+        shaped = self._shaped(good, groups, reference, others)
         verdicts = []
         for place, result in enumerate(results):
             if isinstance(result, RewardsmithError):
@@ -134,6 +140,8 @@ class Judge:
 
     def read(self, row: Mapping[str, Any]) -> Asked:
         """What a row asks to be scored, the prefill put back; the error when it cannot be."""
+        if row.get("response") is None:
+            return DataError("it is None: there is nothing to score; give text, which may be empty, or messages")
         try:
             item = rows_.read(row, "prompt", "response")
         except RewardsmithError as error:
@@ -150,13 +158,15 @@ class Judge:
         keys: list[list[Any]] = []  # per row and reference its reward, or the key under which it is scored
         for place, (item, reference) in enumerate(zip(asked, references, strict=True)):
             keys.append([])
-            for one in _several(reference) if isinstance(item, ToScore) else ():
+            if not isinstance(item, ToScore):
+                continue
+            for one in _several(reference):
                 if _is_number(one):
                     keys[-1].append(float(one))
                     continue
                 response = _reference_text(one, place)
-                key = (item.prompt, response, _canonical(item.variables))  # type: ignore[union-attr]
-                wanted.setdefault(key, replace(item, responses=(response,)))  # type: ignore[type-var]
+                key = (item.prompt, response, _canonical(item.variables))
+                wanted.setdefault(key, replace(item, responses=(response,)))
                 keys[-1].append(key)
         results = self._try([*asked, *wanted.values()])
         own, references_ = results[: len(asked)], dict(zip(wanted, results[len(asked) :], strict=True))
@@ -179,30 +189,28 @@ class Judge:
 
     def _shaped(
         self,
-        good: list[int],
-        asked: list[Asked],
-        results: list[Result],
+        good: list[tuple[int, ToScore, ScoredResponse]],
         groups: list[int],
         reference: list[list[float]] | None,
         others: Mapping[str, Sequence[float]] | None,
     ) -> dict[int, tuple[float, bool]]:
-        """Per scored row its shaped reward and whether it is at a bound. Rows without a score are not shown."""
-        scored: list[ScoredResponse] = [results[place] for place in good]  # type: ignore[misc]
+        """Per scored row (place, what was asked, score) its shaped reward and whether it is at a bound."""
+        places, scored = [place for place, _, _ in good], [result for _, _, result in good]
         rewards = [one.reward for one in scored]
         if self.shaping is None or not good:
-            return {place: (reward, False) for place, reward in zip(good, rewards, strict=True)}
-        spread = [one.disagreement for one in scored]
+            return {place: (reward, False) for place, reward in zip(places, rewards, strict=True)}
+        spread = [one.disagreement for one in scored if one.disagreement is not None]
         context = Context(
-            groups=[groups[place] for place in good],
+            groups=[groups[place] for place in places],
             lengths=[one.response_tokens for one in scored],
-            texts=[plain(asked[place].responses[0]) for place in good],  # type: ignore[union-attr]
-            reference=None if reference is None else [reference[place] for place in good],
-            disagreement=None if any(value is None for value in spread) else spread,  # type: ignore[arg-type]
-            rewards={name: [values[place] for place in good] for name, values in (others or {}).items()},
+            texts=[plain(item.responses[0]) for _, item, _ in good],
+            reference=None if reference is None else [reference[place] for place in places],
+            disagreement=spread if len(spread) == len(scored) else None,
+            rewards={name: [values[place] for place in places] for name, values in (others or {}).items()},
         )
         values = self.shaping(rewards, context)
         saturated = at_bounds(self.shaping, rewards, context).tolist()
-        return dict(zip(good, zip(values, saturated, strict=True), strict=True))
+        return dict(zip(places, zip(values, saturated, strict=True), strict=True))
 
 
 def group_numbers(rows: Sequence[Mapping[str, Any]]) -> list[int]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import logging
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +12,7 @@ from rewardsmith.encoding.template import plain
 from rewardsmith.errors import RewardsmithError, UsageError
 from rewardsmith.integrations.judge import Judge, Shaping, group_numbers
 from rewardsmith.integrations.thinking_verdict import ThinkingVerdict, has_form, summarise
-from rewardsmith.integrations.trl import check_name, name_of
+from rewardsmith.integrations.trainer_function import TrainerFunction, name_of, warn_of_processes
 from rewardsmith.model.load import LoadOptions
 from rewardsmith.model.reward_model import RewardModel
 from rewardsmith.model.thinking_scores import (
@@ -24,13 +22,12 @@ from rewardsmith.model.thinking_scores import (
     check_causal,
     score_asked_thinking,
 )
+from rewardsmith.scoring.memory import Budget
 from rewardsmith.scoring.row import ToScore
 from rewardsmith.scoring.shaped import resolve_shaping
 from rewardsmith.shaping import Context, LengthPenalty, Pipeline
 from rewardsmith.shaping.shape import number
 from rewardsmith.thinking.tags import Tags
-
-logger = logging.getLogger("rewardsmith")
 
 Anneal = Literal["none", "linear", "cosine"]
 _ANNEAL: dict[str, Callable[[float], float]] = {
@@ -40,7 +37,7 @@ _ANNEAL: dict[str, Callable[[float], float]] = {
 }
 
 
-class ThinkingReward:
+class ThinkingReward(TrainerFunction):
     """A reward function that pays for the answer, and for the thinking as far as it can be trusted.
 
         R = answer_weight A + thinking_weight anneal(p) trust T - cost(thinking tokens)
@@ -75,7 +72,7 @@ class ThinkingReward:
         tags: the think tags to look for; None for all families.
         name: in the trainer's logs; None for the model's folder and ``thinking``.
         prefill, load: see :class:`Judge`.
-        budget: positions per forward pass.
+        budget: positions per forward pass; halved when memory runs out.
 
     Raises:
         UsageError: a value out of range, or a shaping that needs a reference, other rewards or an ensemble.
@@ -118,71 +115,22 @@ class ThinkingReward:
         self.anneal, self.answer, self.tags = _one_of("anneal", anneal, _ANNEAL), answer, tags
         _one_of("answer", answer, ("alone", "overall"))
         self._cost = LengthPenalty(per_token, free_tokens, limit) if per_token else None
-        self.judge = Judge(model, shaping=shaping, prefill=prefill, load=load)
+        judge = Judge(model, shaping=shaping, prefill=prefill, load=load)
+        super().__init__(judge, name or f"{name_of(model, judge)}-thinking")
         if len(self.judge.scorer.models) != 1:
             raise UsageError("thinking is read from one model; give a single one")
         check_causal(self.judge.scorer.models[0])
-        self._budget = budget
+        self._budget = Budget(budget)
         self.answer_shaping = _checked(self.judge.shaping)
         self.thinking_shaping = copy.deepcopy(
             self.answer_shaping
             if thinking_shaping is None
             else _checked(resolve_shaping(thinking_shaping, self.judge.scorer.models))
         )
-        self.__name__ = name or f"{name_of(model, self.judge)}-thinking"
-        self._complained = False
-        scopes = {one.scope for one in (self.answer_shaping, self.thinking_shaping) if one}
-        if "stream" in scopes and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            logger.warning("%s: each process normalises by what it scored; freeze the normaliser", self.__name__)
+        warn_of_processes(self.__name__, [one.scope for one in (self.answer_shaping, self.thinking_shaping) if one])
 
     def __repr__(self) -> str:
         return f"ThinkingReward({self.__name__!r}, {self.answer_weight:g} answer, {self.thinking_weight:g} thinking)"
-
-    def __call__(
-        self,
-        prompts: Sequence[Any],
-        completions: Sequence[Any],
-        completion_ids: Sequence[Sequence[int]] | None = None,
-        *,
-        trainer_state: Any = None,
-        log_extra: Callable[[str, list], None] | None = None,
-        log_metric: Callable[[str, float], None] | None = None,
-        **columns: Any,
-    ) -> list[float | None]:
-        """The reward of each completion, None for one that cannot be scored.
-
-        Args:
-            prompts, completions: N each, text or lists of messages.
-            completion_ids: not looked at.
-            trainer_state: its ``global_step`` and ``max_steps`` say how far training has come; None is its beginning.
-            log_extra, log_metric: the trainer's, absent when called by hand.
-            columns: ``tools`` and ``chat_template_kwargs`` reach the reward model's template; others are not looked at.
-
-        Raises:
-            UsageError: unequal lengths, or two functions of one name in one trainer.
-        """
-        if len(prompts) != len(completions):
-            raise UsageError(f"{len(prompts)} prompts for {len(completions)} completions; there must be one for each")
-        check_name(self.__name__, log_metric)
-        rows = [
-            {"prompt": prompt, "response": completion, "tools": tools, "chat_template_kwargs": variables}
-            for prompt, completion, tools, variables in zip(
-                prompts,
-                completions,
-                columns.get("tools") or [None] * len(prompts),
-                columns.get("chat_template_kwargs") or [None] * len(prompts),
-                strict=True,
-            )
-        ]
-        weight = self.annealed(trainer_state)
-        verdicts = self.verdicts(rows, weight)
-        self._complain(verdicts)
-        if log_extra:
-            self._log_columns(verdicts, log_extra)
-        if log_metric:
-            for name, value in {"thinking_weight": weight, **summarise(verdicts)}.items():
-                log_metric(f"rewards/{self.__name__}/{name}", value)
-        return [verdict.reward for verdict in verdicts]
 
     def annealed(self, trainer_state: Any = None) -> float:
         """The thinking's weight at a step: ``thinking_weight`` at first, times ``anneal_to`` at the last."""
@@ -197,9 +145,11 @@ class ThinkingReward:
             thinking_weight: with the annealing in it.
         """
         asked = [self._ask(row) for row in rows]
-        good = [place for place, one in enumerate(asked) if isinstance(one, AskedThinking)]
+        good = {place: one for place, one in enumerate(asked) if isinstance(one, AskedThinking)}
         model = self.judge.scorer.models[0]
-        scores = score_asked_thinking(model, [asked[place] for place in good], budget=self._budget)  # type: ignore[misc]
+        scores = self._budget.run(
+            lambda positions: score_asked_thinking(model, list(good.values()), budget=positions), model.budget
+        )
         numbers = group_numbers(rows)
         parts = self._parts(scores, [numbers[place] for place in good])
         found = {
@@ -242,23 +192,27 @@ class ThinkingReward:
         problem = None if finite else f"the shaping made {thinking:g} of the thinking's and {answer:g} of the answer's"
         return ThinkingVerdict(reward if finite else None, score, thinking, answer, trusted, cost, formed, problem)
 
-    def _log_columns(self, verdicts: Sequence[ThinkingVerdict], log: Callable[[str, list], None]) -> None:
-        # All each time, for the trainer makes a table of them and every column must have every row.
-        scores = [verdict.score for verdict in verdicts]
-        log(f"{self.__name__}/overall", [one and one.overall for one in scores])
-        for name in ("thinking", "answer", "trust", "cost"):
-            log(f"{self.__name__}/{name}", [getattr(verdict, name) for verdict in verdicts])
-        log(f"{self.__name__}/contribution", [one and one.contribution for one in scores])
-        log(f"{self.__name__}/thinking_tokens", [one and one.thinking_tokens for one in scores])
-        log(f"{self.__name__}/min_step", [one and one.min_step for one in scores])
+    def _judged(
+        self, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Any], state: Any
+    ) -> list[ThinkingVerdict]:
+        return self.verdicts(rows, self.annealed(state))
 
-    def _complain(self, verdicts: Sequence[ThinkingVerdict]) -> None:
-        """Say once why completions have no reward; how many is a metric."""
-        problems = [verdict.problem for verdict in verdicts if verdict.problem]
-        if problems and not self._complained:
-            self._complained = True
-            count = f"{len(problems)} of {len(verdicts)} completions"
-            logger.warning("%s: %s have no reward, the first because: %s", self.__name__, count, problems[0])
+    def _columns(self, verdicts: Sequence[ThinkingVerdict]) -> dict[str, list[Any]]:
+        scores = [verdict.score for verdict in verdicts]
+        return {
+            "overall": [one and one.overall for one in scores],
+            **{
+                name: [getattr(verdict, name) for verdict in verdicts]
+                for name in ("thinking", "answer", "trust", "cost")
+            },
+            **{
+                name: [one and getattr(one, name) for one in scores]
+                for name in ("contribution", "thinking_tokens", "min_step")
+            },
+        }
+
+    def _metrics(self, verdicts: Sequence[ThinkingVerdict], state: Any) -> dict[str, float]:
+        return {"thinking_weight": self.annealed(state), **summarise(verdicts)}
 
 
 def _shape(

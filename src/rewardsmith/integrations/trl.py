@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rewardsmith.errors import UsageError
 from rewardsmith.integrations.judge import Judge, Models, Shaping, Verdict
 from rewardsmith.integrations.summary import summarise
 from rewardsmith.integrations.think_format import ThinkFormat, think_format_reward
-from rewardsmith.model.reward_model import RewardModel
+from rewardsmith.integrations.trainer_function import TrainerFunction, name_of, warn_of_processes
+from rewardsmith.shaping.bounds import saturation_warning
 
 __all__ = ["RewardFunction", "ThinkFormat", "think_format_reward"]
 
 logger = logging.getLogger("rewardsmith")
 
+_ENOUGH = 8  # rewards of one call, from which a share of saturated ones says something
 
-class RewardFunction:
+
+class RewardFunction(TrainerFunction):
     """Scores and shapes completions; give it to a trainer as ``reward_funcs``.
 
     Prompts and completions come as text or as messages and are scored as ``rewardsmith score`` scores them, by the
@@ -65,107 +66,60 @@ class RewardFunction:
         reference_column: str | None = None,
         **other: Any,
     ):
-        self.judge = Judge(models, shaping=shaping, **other)
+        judge = Judge(models, shaping=shaping, **other)
+        super().__init__(judge, name or name_of(models, judge))
         self.reference_column = reference_column
-        self.__name__ = name or name_of(models, self.judge)
-        self._complained = False
+        self._warned_of_bounds = False
         shaping = self.judge.shaping
         if shaping and "reference" in shaping.needs and reference_column is None:
             raise UsageError("the shaping compares with a reference: name its column of the dataset, reference_column=")
-        if shaping and shaping.scope == "stream" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            logger.warning("%s: each process normalises by what it scored; freeze the normaliser", self.__name__)
+        warn_of_processes(self.__name__, [shaping.scope] if shaping else [])
 
     def __repr__(self) -> str:
         return f"RewardFunction({self.__name__!r}, shaping={self.judge.shaping!r})"
-
-    def __call__(
-        self,
-        prompts: Sequence[Any],
-        completions: Sequence[Any],
-        completion_ids: Sequence[Sequence[int]] | None = None,
-        *,
-        log_extra: Callable[[str, list], None] | None = None,
-        log_metric: Callable[[str, float], None] | None = None,
-        **columns: Any,
-    ) -> list[float | None]:
-        """The reward of each completion, None for one that cannot be scored.
-
-        Args:
-            prompts, completions: N each, text or lists of messages.
-            completion_ids: not looked at.
-            log_extra, log_metric: the trainer's, absent when called by hand.
-            columns: further columns of the dataset, N values each; whatever else the trainer gives is not looked at.
-
-        Raises:
-            UsageError: unequal lengths, a column that is not there, two functions of one name in one trainer.
-        """
-        if len(prompts) != len(completions):
-            raise UsageError(f"{len(prompts)} prompts for {len(completions)} completions; there must be one for each")
-        check_name(self.__name__, log_metric)
-        verdicts = self.judge(
-            [
-                {"prompt": prompt, "response": completion, "tools": tools, "chat_template_kwargs": variables}
-                for prompt, completion, tools, variables in zip(
-                    prompts,
-                    completions,
-                    columns.get("tools") or [None] * len(prompts),
-                    columns.get("chat_template_kwargs") or [None] * len(prompts),
-                    strict=True,
-                )
-            ],
-            references=self.reference_column and _column(columns, self.reference_column),
-            others={name: _column(columns, name) for name in self.judge.shaping.others} if self.judge.shaping else None,
-        )
-        self._complain(verdicts)
-        if log_extra:
-            self._log_columns(verdicts, log_extra)
-        if log_metric:
-            for name, value in summarise(verdicts).items():
-                log_metric(f"rewards/{self.__name__}/{name}", value)
-        return [verdict.reward for verdict in verdicts]
 
     def forget(self) -> None:
         """Drop prompts kept by ``prefix_cache``: call it when the reward model's weights have changed."""
         self.judge.scorer.forget()
 
-    def _log_columns(self, verdicts: Sequence[Verdict], log: Callable[[str, list], None]) -> None:
-        # All four each time, for the trainer makes a table of them and every column must have every row.
+    def _judged(self, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Any], state: Any) -> list[Verdict]:
+        others = self.judge.shaping.others if self.judge.shaping else ()
+        verdicts = self.judge(
+            rows,
+            references=self.reference_column and _column(columns, self.reference_column, len(rows)),
+            others={name: _column(columns, name, len(rows)) for name in others},
+        )
+        given = [verdict.saturated for verdict in verdicts if verdict.reward is not None]
+        if (
+            len(given) >= _ENOUGH
+            and not self._warned_of_bounds
+            and (text := saturation_warning(sum(given), len(given)))
+        ):
+            self._warned_of_bounds = True
+            logger.warning("%s: %s", self.__name__, text)
+        return verdicts
+
+    def _columns(self, verdicts: Sequence[Verdict]) -> dict[str, list[Any]]:
         scored = [verdict.scored for verdict in verdicts]
-        log(f"{self.__name__}/raw", [one and one.reward for one in scored])
-        log(f"{self.__name__}/shaped", [verdict.reward for verdict in verdicts])
-        log(f"{self.__name__}/disagreement", [one and one.disagreement for one in scored])
-        log(f"{self.__name__}/truncated", [one and one.truncated for one in scored])
+        return {
+            "raw": [one and one.reward for one in scored],
+            "shaped": [verdict.reward for verdict in verdicts],
+            "disagreement": [one and one.disagreement for one in scored],
+            "truncated": [one and one.truncated for one in scored],
+        }
 
-    def _complain(self, verdicts: Sequence[Verdict]) -> None:
-        """Say once why completions have no reward; how many is a metric."""
-        problems = [verdict.problem for verdict in verdicts if verdict.problem]
-        if problems and not self._complained:
-            self._complained = True
-            count = f"{len(problems)} of {len(verdicts)} completions"
-            logger.warning("%s: %s have no reward, the first because: %s", self.__name__, count, problems[0])
+    def _metrics(self, verdicts: Sequence[Verdict], state: Any) -> dict[str, float]:
+        return summarise(verdicts)
 
 
-def check_name(name: str, log_metric: Any) -> None:
-    """TRL logs by name: of two functions with one name it would log neither's mean.
-
-    Raises:
-        UsageError: the trainer behind ``log_metric`` has another function of this name.
-    """
-    names = getattr(getattr(log_metric, "__self__", None), "reward_func_names", [])
-    if names.count(name) > 1:
-        raise UsageError(f"two reward functions are called {name!r}; tell them apart by name=")
-
-
-def _column(columns: Mapping[str, Any], name: str) -> Sequence[Any]:
+def _column(columns: Mapping[str, Any], name: str, count: int) -> Sequence[Any]:
     if name not in columns:
         known = ", ".join(sorted(key for key, value in columns.items() if isinstance(value, list))) or "none"
-        raise UsageError(f"the shaping needs the column {name!r}, and the dataset has no such column, but {known}")
+        raise UsageError(
+            f"the shaping needs the column {name!r}, and the dataset has no such column, but {known}; called by hand: "
+            f"reward(prompts, completions, {name}=[...])"
+        )
+    if isinstance(columns[name], str) or len(columns[name]) != count:
+        found = "one text" if isinstance(columns[name], str) else f"{len(columns[name])} entries"
+        raise UsageError(f"the column {name!r} has {found} for {count} completions; there must be one for each")
     return columns[name]
-
-
-def name_of(models: Models, judge: Judge) -> str:
-    """Of the folder (or folders) and the shapes, so that two functions rarely share it."""
-    several = [models] if isinstance(models, RewardModel | str | Path) else list(models)
-    names = [Path(one.contract.base_model if isinstance(one, RewardModel) else one).name for one in several]
-    steps = [type(step).__name__ for step in judge.shaping.steps] if judge.shaping else []
-    return "-".join([*(name or "reward" for name in names), *steps])

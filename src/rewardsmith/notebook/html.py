@@ -60,8 +60,12 @@ class ScoreTable:
         return f'<div style="color:inherit">{table}{rest}</div>'
 
     def __repr__(self) -> str:
-        lines = [f"{_number(row):>18}  {_one_line(row.response)}" for row in self.rows[: self.limit]]
-        more = len(self.rows) - len(lines)
+        shown, lines, last = self.rows[: self.limit], [], None
+        for row in shown:
+            lines += [] if row.prompt == last else [_one_line(row.prompt)]
+            lines.append(f"{_number(row):>18}  {_one_line(row.response)}")
+            last = row.prompt
+        more = len(self.rows) - len(shown)
         return "\n".join([*lines, *([f"and {more:,} more rows"] if more else [])])
 
 
@@ -93,7 +97,7 @@ class ComparisonView:
     def __repr__(self) -> str:
         sides = zip("AB", self.rows, strict=True)
         lines = [f"{name}  {_number(row):>18}  {_one_line(row.response)}" for name, row in sides]
-        return "\n".join([f"P(A preferred to B) = {self.probability:.3f}", *lines])
+        return "\n".join([_one_line(self.prompt), f"P(A preferred to B) = {self.probability:.3f}", *lines])
 
 
 def show(prompts: Sequence[Any], responses: Sequence[Any], scored: Sequence[Any], *, limit: int = _LIMIT) -> ScoreTable:

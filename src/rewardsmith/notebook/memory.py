@@ -59,10 +59,15 @@ def release_memory(*objects: Any, keep: Iterable[Any] = ()) -> Freed:
     Returns:
         What was freed; its text says it.
 
+    Raises:
+        UsageError: an object that can hold no weights, such as the name of a model.
+
     Example:
         >>> release_memory(trainer, keep=[reward_model])  # doctest: +SKIP
         dropped 412 tensors of 1,614 MB; process memory 2,871 MB -> 1,240 MB
     """
+    for item in objects:
+        _check(item)
     _collect()
     before = _process_memory(), _device_memory()
     kept = {tensor.untyped_storage().data_ptr() for tensor in _tensors(keep)}
@@ -83,6 +88,21 @@ def release_memory(*objects: Any, keep: Iterable[Any] = ()) -> Freed:
     process, device = _process_memory(), _device_memory()
     both = None if before[1] is None or device is None else (before[1], device)
     return Freed(count, sum(storages.values()), (before[0], process), both)
+
+
+def _check(item: Any) -> None:
+    """Refuse what is neither a model or trainer nor a list of them: nothing would be freed, and nobody told."""
+    if item is None:
+        return  # a variable that was emptied already
+    inside = item.values() if isinstance(item, Mapping) else item if isinstance(item, (list, tuple, set)) else None
+    if inside is not None:
+        for one in inside:
+            _check(one)
+    elif not isinstance(item, torch.Tensor | torch.nn.Module | torch.optim.Optimizer) and not _is_ours(item):
+        raise UsageError(
+            f"release_memory: {item!r:.40} is a {type(item).__name__}, which holds no weights; give a model, a scorer, "
+            "a trainer, a network or an optimizer (or a list of them)"
+        )
 
 
 def _refuse(module: Any, _inputs: Any) -> None:
@@ -118,7 +138,7 @@ def _reachable(objects: Iterable[Any]) -> Iterator[Any]:
 
 
 def _is_ours(item: Any) -> bool:
-    return type(item).__module__.partition(".")[0] in _OURS
+    return any(kind.__module__.partition(".")[0] in _OURS for kind in type(item).__mro__)  # also a subclass of theirs
 
 
 def _attributes(item: Any) -> Iterator[tuple[str, Any]]:

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rewardsmith.data.sources import read_rows
-from rewardsmith.errors import RewardsmithError
+from rewardsmith.errors import DataError
 from rewardsmith.model.reward_model import RewardModel
 from rewardsmith.scoring import candidates, writers
 from rewardsmith.scoring.candidates import Group
 from rewardsmith.scoring.journal import Journal
-from rewardsmith.scoring.score_file import ScoreOptions, as_scorer, chunks, score_chunk, source_identity
+from rewardsmith.scoring.provenance import warn_of_mismatch
+from rewardsmith.scoring.score_file import (
+    DISAGREEMENT,
+    NEW_COLUMNS,
+    SATURATED,
+    SHAPED,
+    ScoreOptions,
+    as_scorer,
+    chunks,
+    count_shaped,
+    score_chunk,
+    source_identity,
+)
 from rewardsmith.scoring.scorer import Scorer
+
+Results = Callable[[], Iterator[Mapping[str, Any]]]
+
+_SCORES = (*NEW_COLUMNS, DISAGREEMENT, SHAPED, SATURATED)  # lists of these hold one entry per response
 
 
 def score_to_journal(
@@ -35,6 +51,7 @@ def score_to_journal(
         FileError: the source cannot be read, or the journal cannot be written.
     """
     scorer = as_scorer(model, options)
+    warn_of_mismatch(options.shaping, scorer.provenance())
     journal = Journal(path, {"model": scorer.identity(), **source_identity(source), **options.as_dict()})
     try:
         for number, chunk in enumerate(chunks(read_rows(source, split=options.split, tick=tick), options.chunk)):
@@ -46,41 +63,53 @@ def score_to_journal(
     return journal
 
 
-def check_golds(source: str, column: str, options: ScoreOptions) -> None:
-    """Read the gold column of every row: a missing number is said before hours of scoring, not after.
+def column_results(source: str, column: str, options: ScoreOptions) -> Iterator[dict[str, Any]]:
+    """Rewards that the rows have already, as ``score_chunk`` would give them, with what ``score`` wrote beside them.
 
     Raises:
-        DataError: as ``candidates.gold_values``. Rows that cannot be scored are left for the scoring to name.
+        DataError: a row without a number for each response, unless ``options.skip_bad``.
     """
     for row in read_rows(source, split=options.split):
         try:
             item = candidates.read(row, options)
-        except RewardsmithError:
+            values = candidates.numbers(row, item, column)
+        except DataError as error:
+            if not options.skip_bad:
+                place = {"file": row.source.file, "line": row.source.line}
+                raise DataError(error.message, field=error.field, **place) from error
+            yield {column: None}
             continue
-        candidates.gold_values(row, item, column)
+        data = row.data or {}
+        lists = {name: data[name] for name in _SCORES if isinstance(data.get(name), list)}
+        yield {**lists, column: values[0] if item.single else values}
 
 
 def write_choices(
     source: str,
     output: Path,
     groups: Sequence[Group],
-    journal: Journal,
+    results: Results,
     options: ScoreOptions,
     *,
     rank: bool = False,
     gold_column: str | None = None,
+    by: str = "reward",
 ) -> dict[str, int]:
     """Write the choice of each prompt, or with ``rank`` every row with its rank.
+
+    Args:
+        results: gives the results of all rows, as often as it is called.
+        by: which of the results decides.
 
     Returns:
         Counts: rows (written), prompts, candidates, bad (rows without a reward), truncated (responses).
     """
 
     def rows() -> Iterator[dict[str, Any]]:
-        read, results = read_rows(source, split=options.split), journal.read()
+        read = read_rows(source, split=options.split)
         if rank:
-            return candidates.ranked(read, results, groups, gold_column)
-        return candidates.picked(read, results, groups, options, gold_column)
+            return candidates.ranked(read, results(), groups, gold_column, by)
+        return candidates.picked(read, results(), groups, options, gold_column, by)
 
     # A table must know all columns before its first row.
     columns = {} if writers.format_of(output).startswith(".jsonl") else dict.fromkeys(k for row in rows() for k in row)
@@ -91,8 +120,9 @@ def write_choices(
         "bad": 0,
         "truncated": 0,
     }
-    for result in journal.read():
-        counts["bad"] += result["reward"] is None
-        cut = result["truncated"]
+    for result in results():
+        counts["bad"] += result[by] is None
+        cut = result.get("truncated")
         counts["truncated"] += sum(cut) if isinstance(cut, list) else bool(cut)
+        count_shaped(result, counts)
     return counts

@@ -19,7 +19,7 @@ from rewardsmith.data.readers import Row
 from rewardsmith.errors import DataError
 from rewardsmith.scoring import row as rows_
 from rewardsmith.scoring.row import ToScore
-from rewardsmith.scoring.score_file import ScoreOptions
+from rewardsmith.scoring.score_options import ScoreOptions
 from rewardsmith.types import Text
 
 RANK_COLUMN = "reward_rank"
@@ -63,13 +63,15 @@ def gather(
     results: Iterable[Result],
     options: ScoreOptions,
     golds: Iterable[Result] | str | None = None,
+    by: str = "reward",
 ) -> list[Group]:
-    """Candidates by prompt, in order of first appearance. Rows without a reward are in no group.
+    """Candidates by prompt, in order of first appearance. Responses without a reward are in no group.
 
     Args:
         rows, results: the rows and what ``score_chunk`` made of each.
         options: those of the scoring.
         golds: a second model's results for the same rows; or the name of a column with one number per response.
+        by: which of the results decides: ``reward``, ``shaped``, or the column that holds it.
 
     Raises:
         DataError: a gold column that is missing or wrong, unless ``options.skip_bad``.
@@ -78,16 +80,18 @@ def gather(
     second = iter(golds) if golds is not None and not isinstance(golds, str) else None
     for number, (row, result) in enumerate(_together(rows, results)):
         other = next(second) if second else None
-        if result["reward"] is None:
+        if result[by] is None:
             continue
         item = read(row, options)
-        rewards = [result["reward"]] if item.single else result["reward"]
+        rewards = [result[by]] if item.single else result[by]
+        known = [index for index, reward in enumerate(rewards) if reward is not None]  # a shaping may give none
+        if not known:
+            continue
         gold = _as_list(other["reward"], len(rewards)) if other else _column(row, item, golds, options)
-        key = prompt_key(item)
-        group = groups.setdefault(key if item.single else (key, number), Group(key))
-        group.places += [(number, index) for index in range(len(rewards))]
-        group.rewards += rewards
-        group.golds += gold
+        group = groups.setdefault(group_key(item, number), Group(prompt_key(item)))
+        group.places += [(number, index) for index in known]
+        group.rewards += [rewards[index] for index in known]
+        group.golds += [gold[index] for index in known]
     return list(groups.values())
 
 
@@ -96,7 +100,13 @@ def read(row: Row, options: ScoreOptions) -> ToScore:
     return rows_.read(row.data or {}, options.prompt_field, options.response_field)
 
 
-def gold_values(row: Row, item: ToScore, column: str) -> list[float]:
+def group_key(item: ToScore, number: int) -> Any:
+    """Equal for candidates of one another: the responses of one row, or rows of one response with equal prompts."""
+    key = prompt_key(item)
+    return key if item.single else (key, number)
+
+
+def numbers(row: Row, item: ToScore, column: str) -> list[float]:
     """The numbers of a column, one per response; of ``ranks``, where lower is better, minus the ranks.
 
     Raises:
@@ -118,7 +128,11 @@ def gold_values(row: Row, item: ToScore, column: str) -> list[float]:
 
 
 def ranked(
-    rows: Iterable[Row], results: Iterable[Result], groups: Sequence[Group], gold_column: str | None = None
+    rows: Iterable[Row],
+    results: Iterable[Result],
+    groups: Sequence[Group],
+    gold_column: str | None = None,
+    by: str = "reward",
 ) -> Iterator[dict[str, Any]]:
     """Every row with its scores and ``reward_rank``: 0 is the best among the candidates of its prompt, equal is a tie.
 
@@ -128,18 +142,21 @@ def ranked(
         rows, results: as for ``gather``.
         groups: what it found.
         gold_column: the column that the golds came from, None when they came from a model or there are none.
+        by: as for ``gather``.
     """
-    found: dict[int, list[tuple[int, float | None]]] = {}
+    found: dict[int, dict[int, tuple[int, float | None]]] = {}
     for group in groups:
-        for (number, _), rank, gold in zip(group.places, ranks_of(group.rewards), group.golds, strict=True):
-            found.setdefault(number, []).append((rank, gold))
+        for (number, index), rank, gold in zip(group.places, ranks_of(group.rewards), group.golds, strict=True):
+            found.setdefault(number, {})[index] = (rank, gold)
     with_gold = _has_gold(groups) and gold_column is None
     new = (RANK_COLUMN, GOLD_COLUMN) if with_gold else (RANK_COLUMN,)
     for number, (row, result) in enumerate(_together(rows, results)):
         columns: dict[str, Any] = dict.fromkeys(new)
         if number in found:
-            lists = {name: list(values) for name, values in zip(new, zip(*found[number], strict=True), strict=False)}
-            columns = lists if isinstance(result["reward"], list) else {k: v[0] for k, v in lists.items()}
+            several = isinstance(result[by], list)
+            each = [found[number].get(index, (None, None)) for index in range(len(result[by]) if several else 1)]
+            lists = {name: list(values) for name, values in zip(new, zip(*each, strict=True), strict=False)}
+            columns = lists if several else {k: v[0] for k, v in lists.items()}
         yield {**_original(row, new), **result, **columns}
 
 
@@ -149,6 +166,7 @@ def picked(
     groups: Sequence[Group],
     options: ScoreOptions,
     gold_column: str | None = None,
+    by: str = "reward",
 ) -> Iterator[dict[str, Any]]:
     """One row per prompt: the choice, in the order of the file.
 
@@ -164,7 +182,7 @@ def picked(
         if (group := chosen.get(number)) is None:
             continue
         index, original = group.places[group.choice][1], row.data or {}
-        if isinstance(result["reward"], list):
+        if isinstance(result[by], list):
             response = _plain(read(row, options).responses[index])
             original = {k: v for k, v in _original(row, ("response",)).items() if k not in lists}
             original["response"] = response
@@ -172,6 +190,20 @@ def picked(
         _original(row, new)
         gold = {GOLD_COLUMN: group.golds[group.choice]} if with_gold else {}
         yield {**original, **result, "choice": group.choice, "candidates": len(group.rewards), **gold}
+
+
+def check_new(row: Row, item: ToScore, *, rank: bool, gold_column: str | None, gold_model: bool) -> None:
+    """Refuse, before anything is scored, a row in which a new column is there already.
+
+    Raises:
+        DataError: naming the column, the file and the line.
+    """
+    if rank:
+        new = (RANK_COLUMN, GOLD_COLUMN) if gold_model else (RANK_COLUMN,)
+    else:
+        gold = gold_model or gold_column not in (None, GOLD_COLUMN)
+        new = (*PICK_COLUMNS, *["response"] * (not item.single), *[GOLD_COLUMN] * gold)
+    _original(row, new)
 
 
 def prompt_key(item: ToScore) -> str:
@@ -197,7 +229,7 @@ def _column(row: Row, item: ToScore, column: Any, options: ScoreOptions) -> list
     if column is None:
         return [None] * len(item.responses)
     try:
-        return list(gold_values(row, item, column))
+        return list(numbers(row, item, column))
     except DataError:
         if not options.skip_bad:
             raise

@@ -43,12 +43,12 @@ def read(row: Mapping[str, Any], prompt_field: str | None = None, response_field
     Raises:
         DataError: a field is missing, empty or of the wrong type; the message names it and the row's keys.
     """
-    variables = _variables(row)
+    found = variables(row)
     conversation = next((name for name in CONVERSATIONS if name in row), None)
     several = "responses" in row or ("chosen" in row and "rejected" in row)
     if conversation and not several and not prompt_field and not response_field:
         turns = _conversation(conversation, row[conversation])
-        return ToScore(turns[:-1], (turns[-1:],), True, variables)
+        return ToScore(turns[:-1], (turns[-1:],), True, found)
     if not prompt_field and row.get("instruction") and row.get("input"):
         message = (
             "instruction and input are two halves of a prompt; join them in one column, or name one (--prompt-field)"
@@ -59,20 +59,18 @@ def read(row: Mapping[str, Any], prompt_field: str | None = None, response_field
         responses = row["responses"]
         if not isinstance(responses, list | tuple) or not responses:
             raise DataError(f"must be a list of one or more responses, not {responses!r:.60}", field="responses")
-        return ToScore(
-            prompt, tuple(_reply(_text(item, "responses"), "responses") for item in responses), False, variables
-        )
+        return ToScore(prompt, tuple(_reply(_text(item, "responses"), "responses") for item in responses), False, found)
     if not response_field and "chosen" in row and "rejected" in row:
         # As in training: both may repeat the prompt's turns, which then are split off.
         chosen, rejected = _text(row["chosen"], "chosen"), _text(row["rejected"], "rejected")
         prompt, chosen, rejected = without_repeated_prompt(prompt, chosen, rejected)
-        return ToScore(prompt, (_reply(chosen, "chosen"), _reply(rejected, "rejected")), False, variables)
+        return ToScore(prompt, (_reply(chosen, "chosen"), _reply(rejected, "rejected")), False, found)
     names = (response_field,) if response_field else RESPONSES
     name = next((name for name in names if name in row), "response")
-    return ToScore(prompt, (_reply(_field(row, names, "response"), name),), True, variables)
+    return ToScore(prompt, (_reply(_field(row, names, "response"), name),), True, found)
 
 
-def _variables(row: Mapping[str, Any]) -> dict[str, Any]:
+def variables(row: Mapping[str, Any]) -> dict[str, Any]:
     """What the chat template gets beside the turns, the same as in training."""
     found = {
         "tools": fields.json_value(row, "tools", list),

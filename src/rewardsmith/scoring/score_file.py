@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,51 +16,28 @@ from rewardsmith.data import fields
 from rewardsmith.data.readers import Row
 from rewardsmith.data.sources import read_rows
 from rewardsmith.encoding.template import plain
-from rewardsmith.errors import DataError, RewardsmithError, UsageError
+from rewardsmith.errors import DataError, RewardsmithError
 from rewardsmith.model.reward_model import RewardModel
 from rewardsmith.scoring import row as rows_
 from rewardsmith.scoring import writers
 from rewardsmith.scoring.journal import Journal
+from rewardsmith.scoring.provenance import COLUMN as SCORED_BY
+from rewardsmith.scoring.provenance import warn_of_mismatch
+from rewardsmith.scoring.references import Reference, references
 from rewardsmith.scoring.row import ToScore
+from rewardsmith.scoring.score_options import CHUNK, ScoreOptions
 from rewardsmith.scoring.scorer import Asked, Scorer
-from rewardsmith.scoring.shaped import check_members
+from rewardsmith.scoring.shaped import check_members, check_shaping
 from rewardsmith.shaping import Context, Pipeline
-from rewardsmith.types import ScoredResponse
+from rewardsmith.shaping.bounds import at_bounds
+from rewardsmith.types import ScoredResponse, Text
 
-CHUNK = 512  # rows scored together: enough to find rows of equal length, few enough to lose little
-NEW_COLUMNS = ("reward", "reward_se", "truncated", "response_tokens")
-DISAGREEMENT, SHAPED = "disagreement", "shaped"  # where members vote; where there is a shaping
+__all__ = ["CHUNK", "ScoreOptions", "as_scorer", "score_chunk", "score_file", "score_stream"]
+
+NEW_COLUMNS = ("reward", "reward_se", "truncated", "response_tokens", SCORED_BY)
+DISAGREEMENT = "disagreement"  # where members vote
+SHAPED, SATURATED = "shaped", "saturated"  # where there is a shaping
 ERROR_COLUMN = "reward_error"
-
-
-@dataclass(frozen=True)
-class ScoreOptions:
-    """How a file is scored.
-
-    Args:
-        prompt_field, response_field: column names, when not the usual ones.
-        skip_bad: give a bad row the reward null and its problem in ``reward_error``, instead of stopping.
-        chunk: rows scored together.
-        budget: positions per forward pass; None for the device's default.
-        split: split name of a Hub data set.
-        shaping: gives the column ``shaped``; its scope must be ``row``, or ``group`` with a group's responses in one
-            row. None for none.
-        reference_field: column with the reference reward that the shaping asks for, ``reference`` when None: a
-            number, or a list of several references of the prompt.
-    """
-
-    prompt_field: str | None = None
-    response_field: str | None = None
-    skip_bad: bool = False
-    chunk: int = CHUNK
-    budget: int | None = None
-    split: str | None = None
-    shaping: Pipeline | None = None
-    reference_field: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return {**asdict(replace(self, shaping=None)), "shaping": self.shaping and self.shaping.to_dict()}
 
 
 def score_file(
@@ -85,14 +62,18 @@ def score_file(
         tick: called with the number of bytes read since the last call.
 
     Returns:
-        Counts: rows, resumed (rows found in the journal), bad, truncated.
+        Counts: rows, resumed (rows found in the journal), bad, truncated; with a shaping also shaped, and saturated
+        (shaped rewards at a bound).
     """
     writers.format_of(output)
     scorer = as_scorer(model, options)
+    warn_of_mismatch(options.shaping, scorer.provenance())
     journal = Journal(
         output.with_name(output.name + ".partial"), {**run, **source_identity(source), **options.as_dict()}
     )
     counts = {"rows": 0, "resumed": 0, "bad": 0, "truncated": 0}
+    if options.shaping:
+        counts |= {SHAPED: 0, SATURATED: 0}
     columns: dict[str, None] = {}  # of all rows, in order: a table must know them before its first row
     try:
         for number, chunk in enumerate(chunks(read_rows(source, split=options.split, tick=tick), options.chunk)):
@@ -126,54 +107,61 @@ def as_scorer(model: RewardModel | Scorer, options: ScoreOptions) -> Scorer:
     return scorer
 
 
-def check_shaping(shaping: Pipeline) -> None:
-    """Refuse what would give a row another value in another file."""
-    for step in shaping.steps:
-        if step.scope not in ("row", "group"):
-            raise UsageError(
-                f"shaping {step.name}: depends on the other rows of its {step.scope}, so a row would get another value "
-                "in another file; use a step that is fitted once, e.g. normalise (rewardsmith shape), or freeze it"
-            )
-        if not step.fitted:
-            raise UsageError(f"shaping {step.name}: is not fitted; fit it with: rewardsmith shape")
-
-
 def new_columns(scorer: Scorer, options: ScoreOptions) -> list[str]:
     """The columns that scoring adds, in order."""
-    more = [DISAGREEMENT] * scorer.votes + [SHAPED] * (options.shaping is not None)
+    more = [DISAGREEMENT] * scorer.votes + [SHAPED, SATURATED] * (options.shaping is not None)
     return [*NEW_COLUMNS, *scorer.columns, *more, *[ERROR_COLUMN] * options.skip_bad]
 
 
 def score_stream(model: RewardModel | Scorer, rows: Iterable[Row], options: ScoreOptions) -> Iterator[dict[str, Any]]:
     """Rows in, the same rows with their rewards out, chunk by chunk."""
     scorer = as_scorer(model, options)
+    warn_of_mismatch(options.shaping, scorer.provenance())
     for chunk in chunks(rows, options.chunk):
         for row, result in zip(chunk, score_chunk(scorer, chunk, options), strict=True):
             yield {**_original(row), **result}
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """What a row asks for: its responses, and what its shaping reads beside their rewards."""
+
+    item: ToScore
+    references: list[Reference] | None = None
+    others: Mapping[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def texts(self) -> list[Text]:
+        """Everything to be scored behind the prompt: the responses, then references that are no rewards yet."""
+        return [*self.item.responses, *(one for one in self.references or () if not isinstance(one, int | float))]
+
+
 def score_chunk(scorer: RewardModel | Scorer, chunk: list[Row], options: ScoreOptions) -> list[dict[str, Any]]:
     """The new columns of each row."""
     scorer = as_scorer(scorer, options)
-    items: list[ToScore | str] = []
+    wanted: list[_Wanted | str] = []
     asked: list[Asked] = []
     for row in chunk:
         try:
-            item = _ask(row, scorer, options)
-            rendered = [scorer.ask(item.prompt, response, item.variables) for response in item.responses]
-            asked += [_unless_error(one) for one in rendered]
+            one = _ask(row, scorer, options)
+            rendered = [scorer.ask(one.item.prompt, text, one.item.variables) for text in one.texts]
+            asked += [_unless_error(each) for each in rendered]
         except RewardsmithError as error:
             located = _located(error, row)
             if not options.skip_bad:
                 raise located from error
-            items.append(str(located))
+            wanted.append(str(located))
             continue
-        items.append(item)
-    scored = iter(scorer.score_asked(asked))
+        wanted.append(one)
+    scored, names, by = iter(scorer.score_asked(asked)), new_columns(scorer, options), scorer.provenance()
     found = []
-    for row, item in zip(chunk, items, strict=True):
-        results = [] if isinstance(item, str) else list(islice(scored, len(item.responses)))
-        found.append(_columns(row, item, results, new_columns(scorer, options), options))  # type: ignore[arg-type]
+    for one in wanted:
+        if isinstance(one, str):
+            found.append({**dict.fromkeys(names), ERROR_COLUMN: one})
+            continue
+        results = [result for result in islice(scored, len(one.texts)) if isinstance(result, ScoredResponse)]
+        columns = {**_columns(one, results, names, options), SCORED_BY: by}
+        found.append({name: columns.get(name) for name in names})
     return found
 
 
@@ -183,20 +171,25 @@ def _unless_error(asked: Asked | RewardsmithError) -> Asked:
     return asked
 
 
-def _ask(row: Row, scorer: Scorer, options: ScoreOptions) -> ToScore:
+def _ask(row: Row, scorer: Scorer, options: ScoreOptions) -> _Wanted:
     if row.data is None:
         raise DataError(row.error or "unreadable row")
     if taken := [name for name in new_columns(scorer, options) if name in row.data]:
         raise DataError("is there already and would be overwritten; rename the column", field=taken[0])
     item = rows_.read(row.data, options.prompt_field, options.response_field)
-    if options.shaping:
-        shaped_context(row.data, item, [], options)  # what it needs is there, said before anything is scored
-        if item.single and options.shaping.scope == "group":
-            raise DataError(
-                "the shaping compares the responses to one prompt, so they must be in one row, as responses: [...]",
-                field="response",
-            )
-    return item
+    if not options.shaping:
+        return _Wanted(item)
+    # What the shaping needs is there: said before anything is scored.
+    data, name = _cells(row), options.reference_field or "reference"
+    comparing = next((step.name for step in options.shaping.steps if "reference" in step.needs), None)
+    compared = references(data, name, comparing) if comparing else None
+    others = {name: _numbers(data, name, len(item.responses)) for name in options.shaping.others}
+    if item.single and options.shaping.scope == "group":
+        raise DataError(
+            "the shaping compares the responses to one prompt, so they must be in one row, as responses: [...]",
+            field="response",
+        )
+    return _Wanted(item, compared, others)
 
 
 def _located(error: RewardsmithError, row: Row) -> DataError:
@@ -205,53 +198,43 @@ def _located(error: RewardsmithError, row: Row) -> DataError:
     return DataError(message, file=row.source.file, line=row.source.line, field=field)
 
 
-def _columns(
-    row: Row, item: ToScore | str, results: list[ScoredResponse], names: list[str], options: ScoreOptions
-) -> dict[str, Any]:
-    """The new columns of one row, ``names`` in order; an error instead of an item leaves them empty."""
-    if isinstance(item, str):
-        return {**dict.fromkeys(names), ERROR_COLUMN: item}
-    columns: dict[str, Any] = {
-        name: [getattr(result, name) for result in results] for name in names if name not in (SHAPED, ERROR_COLUMN)
-    }
+def _columns(wanted: _Wanted, results: list[ScoredResponse], names: list[str], options: ScoreOptions) -> dict[str, Any]:
+    """The columns among ``names`` that results fill. The results of references follow those of the responses."""
+    count = len(wanted.item.responses)
+    own, references_ = results[:count], results[count:]
+    fields_ = [name for name in names if name not in (SHAPED, SATURATED, SCORED_BY, ERROR_COLUMN)]
+    columns: dict[str, Any] = {name: [getattr(result, name) for result in own] for name in fields_}
     if options.shaping:
-        assert row.data is not None
-        context = shaped_context(row.data, item, results, options)
+        context = _context(wanted, own, references_, options.shaping)
         shaped = options.shaping(columns["reward"], context)
         columns[SHAPED] = [value if math.isfinite(value) else None for value in shaped]
-    if item.single:
-        columns = {name: values[0] for name, values in columns.items()}
-    return {**columns, **dict.fromkeys(names[len(columns) :])}
+        columns[SATURATED] = at_bounds(options.shaping, columns["reward"], context).tolist()
+    if wanted.item.single:
+        return {name: values[0] for name, values in columns.items()}
+    return columns
 
 
-def shaped_context(
-    data: Mapping[str, Any], item: ToScore, results: list[ScoredResponse], options: ScoreOptions
+def _context(
+    wanted: _Wanted, results: list[ScoredResponse], references_: list[ScoredResponse], shaping: Pipeline
 ) -> Context:
-    """What the shaping may look at: the row's responses are one group.
-
-    Raises:
-        DataError: a column it needs is missing or has not one number for each response.
-    """
-    assert options.shaping is not None
-    needs, count = options.shaping.needs, len(item.responses)
-    reference = None
-    if "reference" in needs:
-        reference = [_reference(data, options.reference_field or "reference")] * count
+    """What the shaping may look at: the row's responses are one group."""
+    count, read = len(results), iter(references_)
+    rewards = [one if isinstance(one, int | float) else next(read).reward for one in wanted.references or ()]
     return Context(
         groups=[0] * count,
         lengths=[result.response_tokens for result in results],
-        texts=[plain(response) for response in item.responses],
-        reference=reference,
-        disagreement=[result.disagreement for result in results] if "disagreement" in needs else None,
-        rewards={name: _numbers(data, name, count) for name in options.shaping.others},
+        texts=[plain(response) for response in wanted.item.responses],
+        reference=None if wanted.references is None else [rewards] * count,
+        disagreement=[result.disagreement for result in results] if "disagreement" in shaping.needs else None,
+        rewards=wanted.others,
     )
 
 
-def _reference(data: Mapping[str, Any], name: str) -> list[float]:
-    """The rewards of one or several reference responses to the row's prompt."""
-    value = _parsed(fields.required(data, name))
-    values = value if isinstance(value, list | tuple) and value else [value]
-    return [fields.number_value(one, name) for one in values]
+def _cells(row: Row) -> Mapping[str, Any]:
+    """The row's columns; of a table of text (CSV) as the JSON values that they were."""
+    data = row.data or {}
+    is_text = row.source.file.removesuffix(".gz").endswith((".csv", ".tsv"))
+    return {name: _parsed(value) for name, value in data.items()} if is_text else data
 
 
 def _numbers(data: Mapping[str, Any], name: str, count: int) -> list[float]:
@@ -293,7 +276,18 @@ def _counted(results: Iterator[dict[str, Any]], counts: dict[str, int]) -> Itera
         counts["bad"] += result.get(ERROR_COLUMN) is not None
         truncated = result["truncated"]
         counts["truncated"] += sum(truncated) if isinstance(truncated, list) else bool(truncated)
+        count_shaped(result, counts)
         yield result
+
+
+def count_shaped(result: Mapping[str, Any], counts: dict[str, int]) -> None:
+    """Add how many shaped rewards a row has, and how many of them lie at a bound."""
+    if result.get(SHAPED) is not None and SATURATED in result:
+        single = not isinstance(result[SHAPED], list)
+        values = [result[SHAPED]] if single else result[SHAPED]
+        at_bound = [result[SATURATED]] if single else result[SATURATED]
+        counts[SHAPED] = counts.get(SHAPED, 0) + sum(value is not None for value in values)
+        counts[SATURATED] = counts.get(SATURATED, 0) + sum(at_bound)
 
 
 def source_identity(source: str) -> dict[str, Any]:

@@ -7,41 +7,27 @@ on disk, and lets several models vote. Everything that scores goes through it: f
 from __future__ import annotations
 
 import logging
-import statistics
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-
 from rewardsmith.encoding.template import Rendered, coerce
 from rewardsmith.errors import RewardsmithError, UsageError
 from rewardsmith.model.prefixes import PrefixCache, token_bytes
 from rewardsmith.model.reward_model import RewardModel
+from rewardsmith.scoring.aggregates import AGGREGATES, Aggregate, check_aggregate, name_of
 from rewardsmith.scoring.ahead import ahead
 from rewardsmith.scoring.cache import Entry, ScoreCache, key_of
+from rewardsmith.scoring.memory import Budget
+from rewardsmith.scoring.provenance import mark_of
 from rewardsmith.types import ScoredResponse, Text
 
 logger = logging.getLogger("rewardsmith")
 
 WINDOW = 512  # responses rendered and scored together: enough to find equal lengths, few enough for constant memory
-_LEAST_BUDGET = 64  # positions; with less the weights themselves are what does not fit
 Item = TypeVar("Item")
-
-
-def _uncertainty(rewards: Sequence[float]) -> float:
-    """Mean minus one standard deviation: disagreement costs (Coste et al. 2024, arXiv 2310.02743)."""
-    return statistics.fmean(rewards) - statistics.pstdev(rewards)
-
-
-AGGREGATES: dict[str, Callable[[Sequence[float]], float]] = {
-    "mean": statistics.fmean,
-    "median": statistics.median,
-    "min": min,
-    "uncertainty": _uncertainty,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +90,7 @@ class Scorer:
         if window < 1:
             raise UsageError(f"window {window}: must be at least 1")
         self.window = window
-        self._budget = budget
+        self.budget = Budget(budget)
         self._prefixes = [_prefixes(model, prefix_cache) for model in self.models]
         self._cache = None if cache is None else ScoreCache(cache)
         self._identities = [] if cache is None else [model.identity() for model in self.models]
@@ -116,8 +102,12 @@ class Scorer:
 
     def identity(self) -> str:
         """Stands for everything a score depends on: the models and how they vote."""
-        how = self.aggregate.__name__ if self.aggregate else ""
-        return "+".join([*(model.identity() for model in self.models), how])
+        return "+".join([*(model.identity() for model in self.models), name_of(self.aggregate)])
+
+    def provenance(self) -> str:
+        """Which models gave these rewards, and how they voted; the same on every machine and in every dtype."""
+        marks = "+".join(sorted(map(mark_of, self.models)))
+        return f"{marks} {name_of(self.aggregate)}".rstrip()
 
     def __enter__(self) -> Scorer:
         return self
@@ -252,18 +242,11 @@ class Scorer:
         if not rendered:
             return []
         model = self.models[number]
-        while True:
-            budget = self._budget or model.budget
-            try:
-                return model.score_rendered(keys, rendered, budget=budget, prefixes=self._prefixes[number])
-            except BaseException as error:
-                self.forget()  # an interrupted pass leaves prompts of which some layers are missing
-                if not isinstance(error, torch.OutOfMemoryError) or budget // 2 < _LEAST_BUDGET:
-                    raise
-                self._budget = budget // 2
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            logger.warning("out of memory with %d tokens a forward pass; going on with %d", budget, self._budget)
+        return self.budget.run(
+            lambda positions: model.score_rendered(keys, rendered, budget=positions, prefixes=self._prefixes[number]),
+            model.budget,
+            self.forget,  # an interrupted pass leaves prompts of which some layers are missing
+        )
 
     def _combined(self, results: Sequence[ScoredResponse]) -> ScoredResponse:
         """The models' results of one response as one."""
@@ -281,17 +264,7 @@ class Scorer:
         return replace(first, reward=float(self.aggregate(first.members)), reward_se=None)
 
 
-def check_aggregate(name: str) -> None:
-    """Refuse an unknown way to vote.
-
-    Raises:
-        UsageError: naming those known.
-    """
-    if name != "auto" and name not in AGGREGATES:
-        raise UsageError(f"aggregate {name!r}: use auto, {', '.join(AGGREGATES)}")
-
-
-def _aggregate(name: str, models: Sequence[RewardModel]) -> Callable[[Sequence[float]], float] | None:
+def _aggregate(name: str, models: Sequence[RewardModel]) -> Aggregate | None:
     """The function that makes one reward of the members', None for the main head."""
     if not models:
         raise UsageError("a scorer needs at least one reward model")

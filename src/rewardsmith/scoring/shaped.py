@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rewardsmith.errors import UsageError
-from rewardsmith.model.reward_model import RewardModel
 from rewardsmith.shaping import Pipeline, Shape, parse
+
+if TYPE_CHECKING:
+    from rewardsmith.model.reward_model import RewardModel
 
 
 def resolve_shaping(shaping: Any, models: Sequence[RewardModel]) -> Pipeline | None:
@@ -46,6 +48,18 @@ def resolve_shaping(shaping: Any, models: Sequence[RewardModel]) -> Pipeline | N
     if pipeline:
         check_members(pipeline, models)
     return pipeline
+
+
+def check_shaping(shaping: Pipeline) -> None:
+    """Refuse what would give a row another value in another file."""
+    for step in shaping.steps:
+        if step.scope not in ("row", "group"):
+            raise UsageError(
+                f"shaping {step.name}: depends on the other rows of its {step.scope}, so a row would get another value "
+                "in another file; use a step that is fitted once, e.g. normalise (rewardsmith shape), or freeze it"
+            )
+        if not step.fitted:
+            raise UsageError(f"shaping {step.name}: is not fitted; fit it with: rewardsmith shape")
 
 
 def check_members(pipeline: Pipeline, models: Sequence[RewardModel]) -> None:

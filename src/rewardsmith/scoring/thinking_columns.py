@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+import torch
+
 from rewardsmith.errors import RewardsmithError
 from rewardsmith.model.reward_model import RewardModel
 from rewardsmith.model.thinking_scores import (
@@ -15,6 +17,7 @@ from rewardsmith.model.thinking_scores import (
     check_causal,
     score_asked_thinking,
 )
+from rewardsmith.scoring.aggregates import Aggregate
 from rewardsmith.scoring.scorer import Scorer
 from rewardsmith.thinking.tags import Tags
 from rewardsmith.types import ScoredResponse
@@ -66,24 +69,48 @@ class ThinkingRow(ScoredResponse):
 COLUMNS = tuple(field.name for field in fields(ThinkingRow))[len(fields(ScoredResponse)) :]
 
 
+class _Voting(RewardModel):
+    """A model whose rewards, wherever in a response they are read, are the votes of its ensemble."""
+
+    aggregate: Aggregate
+
+    @classmethod
+    def of(cls, model: RewardModel, aggregate: Aggregate) -> _Voting:
+        voting = cls(**{field.name: getattr(model, field.name) for field in fields(RewardModel)})
+        voting.aggregate = aggregate
+        return voting
+
+    def rewards(self, features: torch.Tensor) -> torch.Tensor:
+        votes = [self.aggregate(members) for members in self.member_values(features).tolist()]
+        return torch.tensor(votes, dtype=torch.float32)  # differences of float32 numbers are exact
+
+    def standard_errors(self, features: torch.Tensor) -> list[float | None]:
+        return [None] * len(features)  # that of one head is not that of the vote
+
+
 class ThinkingScorer(Scorer):
     """A scorer whose results are :class:`ThinkingRow`: the same rewards, taken apart in the same forward passes.
 
     Args:
-        model: one causal reward model; votes of several and a cache know nothing of the parts.
+        model: one causal reward model; other models have steps of their own, and a cache knows nothing of the parts.
         tags: the think tags to look for; None for all families.
-        budget: positions per forward pass.
+        aggregate: how the model's ensemble votes, at every place alike; see :class:`Scorer`.
+        budget: positions per forward pass; halved when memory runs out.
 
     Raises:
         ModelError: the model is an encoder.
+        UsageError: ``aggregate`` needs members that the model does not have.
     """
 
     columns = COLUMNS
 
-    def __init__(self, model: RewardModel, *, tags: Tags | None = None, budget: int | None = None):
+    def __init__(
+        self, model: RewardModel, *, tags: Tags | None = None, aggregate: str = "auto", budget: int | None = None
+    ):
         check_causal(model)
-        super().__init__(model, budget=budget)
-        self.tags, self._positions = tags, budget
+        super().__init__(model, aggregate=aggregate, budget=budget)
+        self.tags = tags
+        self._reads = model if self.aggregate is None else _Voting.of(model, self.aggregate)
 
     def identity(self) -> str:
         """As for a scorer; with other tags, thinking is something else."""
@@ -102,6 +129,11 @@ class ThinkingScorer(Scorer):
         self, asked: Sequence[AskedThinking | RewardsmithError]
     ) -> list[ThinkingRow | RewardsmithError]:
         """Score what :meth:`ask` gave, in order; errors stay in their places."""
-        good = [one for one in asked if isinstance(one, AskedThinking)]
-        read = iter(score_asked_thinking(self.models[0], good, budget=self._positions))
+        read = iter(self.take_apart([one for one in asked if isinstance(one, AskedThinking)]))
         return [ThinkingRow.of(next(read)) if isinstance(one, AskedThinking) else one for one in asked]
+
+    def take_apart(self, asked: Sequence[AskedThinking]) -> list[ThinkingScore]:
+        """What each response's thinking, answer and steps are worth, in order."""
+        return self.budget.run(
+            lambda positions: score_asked_thinking(self._reads, asked, budget=positions), self.models[0].budget
+        )

@@ -20,6 +20,7 @@ FORMATS = (".jsonl", ".jsonl.gz", ".csv", ".tsv", ".parquet")
 _TYPES = {"reward": "double", "reward_se": "double", "truncated": "bool", "closed": "bool", "thinking_tokens": "int64"}
 _TYPES |= dict.fromkeys(("thinking_reward", "answer_alone", "contribution", "thinking_share"), "double")
 _TYPES |= dict.fromkeys(("repetition", "min_step", "step_rewards"), "double")
+_TYPES |= {"shaped": "double", "saturated": "bool", "scored_by": "string", "disagreement": "double"}
 _PART = 4096  # rows of a parquet row group
 
 

@@ -18,13 +18,14 @@ from rewardsmith.shaping.center import Center
 from rewardsmith.shaping.clip import Clip
 from rewardsmith.shaping.combine import AllAbove, Minimum, WeightedSum
 from rewardsmith.shaping.context import Context
+from rewardsmith.shaping.fitted_on import FittedOn
 from rewardsmith.shaping.isotonic import Isotonic
 from rewardsmith.shaping.length import LengthDebias, LengthPenalty
 from rewardsmith.shaping.normalise import GroupZScore, Normalise, ZScore
 from rewardsmith.shaping.reference import LSC, PAR
 from rewardsmith.shaping.repetition import RepetitionPenalty
 from rewardsmith.shaping.running import RunningNormalise
-from rewardsmith.shaping.shape import SCOPES, UNITS, Scope, Shape
+from rewardsmith.shaping.shape import SCOPES, UNITS, Scope, Shape, nearest
 from rewardsmith.shaping.uncertainty import UncertaintyPenalty
 from rewardsmith.shaping.unit_margin import UnitMargin
 
@@ -49,6 +50,8 @@ class Pipeline:
     Args:
         steps: one or more shapes.
 
+    ``fitted_on`` says which rewards it was fitted on; None when nothing was learned, or nobody knows.
+
     Raises:
         UsageError: a step needs the reference or the disagreement in the units of the reward, and comes after a step
             that changes these.
@@ -56,6 +59,7 @@ class Pipeline:
 
     def __init__(self, steps: Sequence[Shape]):
         self.steps = tuple(steps)
+        self.fitted_on: FittedOn | None = None
         wrong = next((step for step in self.steps if not isinstance(step, Shape)), None)
         if not self.steps or wrong is not None:
             raise UsageError(f"a pipeline needs one or more shapes, not {wrong!r:.60}")
@@ -81,8 +85,13 @@ class Pipeline:
         """Whether it can be called."""
         return all(step.fitted for step in self.steps)
 
-    def fit(self, rewards: Any, context: Context | None = None) -> Self:
+    def fit(self, rewards: Any, context: Context | None = None, *, scored_by: str | None = None) -> Self:
         """Fit each step on the output of the one before it. Steps behind the last one that learns are not called.
+
+        Args:
+            rewards: [N].
+            context: what is known of each.
+            scored_by: which model and vote gave them (``Scorer.provenance()``), so that their use elsewhere is noticed.
 
         Raises:
             UsageError: as the steps' own ``fit``.
@@ -90,10 +99,12 @@ class Pipeline:
         values, _ = arrays.read(rewards)
         context = context or Context()
         last = max((number for number, step in enumerate(self.steps) if step.learns), default=-1)
+        given = FittedOn.of(values, context.preferred, scored_by) if last >= 0 else None
         for number, step in enumerate(self.steps[: last + 1]):
             step.learn(values, context)
             if number < last:
                 values, context = step.apply(values, context), step.carry(context)
+        self.fitted_on = given
         return self
 
     def __call__(self, rewards: Any, context: Context | None = None) -> Any:
@@ -119,8 +130,14 @@ class Pipeline:
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """``{"format", "steps"}``, plain JSON values."""
-        return {"format": FORMAT, "steps": [step.to_dict() for step in self.steps]}
+        """``{"format", "steps"}`` and, where known, ``"fitted_on"``: plain JSON values."""
+        steps = {"format": FORMAT, "steps": [step.to_dict() for step in self.steps]}
+        return {**steps, "fitted_on": self.fitted_on.as_dict()} if self.fitted_on else steps
+
+    def notes(self) -> list[str]:
+        """What is to be known of its fit, one line each: few rewards, or of another kind than the policy's."""
+        learned = [step.name for step in self.steps if step.learns]
+        return self.fitted_on.notes(learned) if self.fitted_on else []
 
     @classmethod
     def from_dict(cls, found: Any) -> Self:
@@ -131,7 +148,10 @@ class Pipeline:
         """
         if not isinstance(found, dict) or found.get("format") != FORMAT or not isinstance(found.get("steps"), list):
             raise UsageError(f'not a shaping pipeline: needs "format": "{FORMAT}" and a list of steps')
-        return cls([_step(step) for step in found["steps"]])
+        pipeline = cls([_step(step) for step in found["steps"]])
+        if found.get("fitted_on") is not None:
+            pipeline.fitted_on = FittedOn.from_dict(found["fitted_on"])
+        return pipeline
 
     def to_json(self) -> str:
         """The pipeline as JSON text; floats keep every bit."""
@@ -219,7 +239,7 @@ def shape_named(name: str) -> type[Shape]:
         UsageError: there is none; the message lists those known.
     """
     if name not in SHAPES:
-        raise UsageError(f"unknown step {name!r}; known: {', '.join(SHAPES)}")
+        raise UsageError(f"unknown step {name!r}{nearest(name, list(SHAPES))}; known: {', '.join(SHAPES)}")
     return SHAPES[name]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from numbers import Real
 from typing import Any, ClassVar, Literal, Self
@@ -133,7 +135,9 @@ class Shape:
         known = [field.name for field in fields(cls) if field.init]
         unknown = [name for name in parameters if name not in known]
         if unknown:
-            raise UsageError(f"{cls.name}: unknown parameter {unknown[0]!r}; it takes {', '.join(known) or 'none'}")
+            meant = nearest(unknown[0], known)
+            takes = ", ".join(known) or "none"
+            raise UsageError(f"{cls.name}: unknown parameter {unknown[0]!r}{meant}; it takes {takes}")
         return cls(**parameters)
 
     def __str__(self) -> str:
@@ -168,6 +172,12 @@ class Elementwise(Shape):
         if context.reference is None:
             return context
         return replace(context, reference=self.map(context.references(len(context.reference), self.name)))
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """``, did you mean normalise?`` for a name that is much like a known one; empty for others."""
+    found = difflib.get_close_matches(name.lower(), known, n=1)
+    return f", did you mean {found[0]}?" if found else ""
 
 
 def finite(values: np.ndarray, step: str, least: int = 1) -> np.ndarray:

@@ -7,8 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from rewardsmith.shaping import LSC, PAR, Clip, Context, Isotonic, Pipeline, Platt, Shape
+from rewardsmith.shaping.calibrate import Platt
+from rewardsmith.shaping.clip import Clip
+from rewardsmith.shaping.context import Context
+from rewardsmith.shaping.isotonic import Isotonic
+from rewardsmith.shaping.pipeline import Pipeline
+from rewardsmith.shaping.reference import LSC, PAR
+from rewardsmith.shaping.shape import Shape
 
+MOSTLY = 0.5  # the share of rewards at a bound from which it is worth a warning
 MARGIN = 0.01  # of a probability, from 0 or 1: there a sigmoid's slope is 1% of 1, a 25th of its steepest
 
 
@@ -27,6 +34,16 @@ def at_bounds(pipeline: Pipeline, rewards: Sequence[float], context: Context) ->
         if at := _BOUNDS.get(type(step)):
             found |= at(step, before, values)
     return found
+
+
+def saturation_warning(at_bound: int, total: int) -> str | None:
+    """A line where more than half of the shaped rewards lie at a bound; None elsewhere."""
+    if not total or at_bound <= MOSTLY * total:
+        return None
+    return (
+        f"{at_bound / total:.0%} of {total:,} shaped rewards lie at a bound of the shaping, where better is not told "
+        "from worse: widen the bounds, put normalise before them, or fit it to rewards of this kind"
+    )
 
 
 def _clip(step: Any, before: np.ndarray, after: np.ndarray) -> np.ndarray:
