@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,14 @@ from rewardsmith.model.reward_model import RewardModel
 from tests import tiny
 
 torch.set_num_threads(1)  # tests run in parallel processes
+
+
+@pytest.fixture(scope="session", autouse=True)
+def in_float32() -> Iterator[None]:
+    """Tests compare to 1e-5, so nothing is bfloat16 by itself, on a machine that multiplies it either."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rewardsmith.model.hardware._multiplies_bfloat16", lambda device: False)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -111,7 +111,7 @@ def test_scoring_killed_between_chunks(models, tmp_path, command) -> None:
 
     again = command(*arguments, output)
     command(*arguments, tmp_path / "whole.jsonl")
-    assert f"3,000 rows -> {output} ({CHUNK * kept:,} resumed)" in again
+    assert f"3,000 rows saved to {output} ({CHUNK * kept:,} resumed)" in again
     assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "rm", "rows.jsonl", "whole.jsonl"]
 

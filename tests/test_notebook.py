@@ -119,7 +119,22 @@ def test_4_bit_scales_go_too(bases) -> None:
 
 def test_nothing_to_drop() -> None:
     assert release_memory().tensors == 0
-    assert release_memory(None, 3, "text", {"a": [1]}).dropped == 0
+    assert release_memory(None, [], {"a": [None]}).dropped == 0
+    for wrong in ("out/rm", 3, ["out/rm"], {"a": [1]}):
+        with pytest.raises(
+            UsageError, match=r"release_memory: .* is a (str|int), which holds no weights; give a model"
+        ):
+            release_memory(wrong)
+
+
+class OwnModel(RewardModel):
+    """As somebody would derive it in a notebook."""
+
+
+def test_what_is_derived_from_a_model_is_one(bases) -> None:
+    model = RewardModel.from_base(bases["llama"])
+    own = OwnModel(model.backbone, model.head, model.template, model.contract)
+    assert release_memory(own).tensors > 5
 
 
 def test_the_last_error_lets_go_of_what_it_holds() -> None:
@@ -185,7 +200,8 @@ def test_a_table_of_scores() -> None:
         assert part in found.text, part
     widths = re.findall(r"width:([\d.]+)%;height", table._repr_html_())
     assert widths == ["0.0", "50.0", "100.0"]
-    assert str(table).splitlines()[1].split() == ["1.000", "fox"]
+    lines = str(table).splitlines()
+    assert lines[0] == "one" and lines[2].split() == ["1.000", "fox"] and lines[3] == f"user: {EVIL}"
     # Every colour is given with its transparency, or is the page's: nothing black on black.
     colours = re.findall(r"(?:color|background|border|border-bottom):([^;\"]+)", table._repr_html_())
     assert len(colours) > 10 and all("rgba(" in c or c == "inherit" for c in colours), set(colours)
@@ -211,7 +227,7 @@ def test_a_comparison(models) -> None:
     assert f"A · P(preferred) = {probability:.3f}" in found.text
     assert f"B · P(preferred) = {1 - probability:.3f}" in found.text
     assert f"width:{100 * probability:.2f}%" in view._repr_html_()
-    assert f"P(A preferred to B) = {probability:.3f}" in str(view)
+    assert f"P(A preferred to B) = {probability:.3f}" in str(view) and str(view).startswith(" ".join(EVIL.split())[:40])
 
 
 # -- progress

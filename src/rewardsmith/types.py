@@ -81,6 +81,43 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class Stepwise:
+    """A prompt, a response in steps, and what is known of each step.
+
+    Args:
+        prompt: text or chat turns.
+        steps: n >= 1 texts, none of them blank. ``separator.join(steps)`` is the response.
+        labels: one per step: the probability that it is right, in [0, 1], 1 for right, 0 for wrong; None when nobody
+            judged it.
+        separator: what stands between two steps.
+        id: the source's identifier.
+        source: file and line it was read from.
+    """
+
+    prompt: Text
+    steps: tuple[str, ...]
+    labels: tuple[float | None, ...]
+    separator: str = "\n"
+    id: str | None = None
+    source: Source | None = None
+
+    @property
+    def response(self) -> str:
+        """The steps as one text."""
+        return self.separator.join(self.steps)
+
+    @property
+    def first_error(self) -> int | None:
+        """Index of the first wrong step, -1 when all are right; None when a step before it was not judged."""
+        for index, label in enumerate(self.labels):
+            if label is None:
+                return None
+            if label < 0.5:
+                return index
+        return -1
+
+
+@dataclass(frozen=True, slots=True)
 class ScoredResponse:
     """The reward of one response.
 

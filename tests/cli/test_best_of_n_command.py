@@ -43,7 +43,7 @@ def test_picks_among_the_responses_of_a_row(cli, model, rewards, tmp_path) -> No
     source, out = save(tmp_path / "rows.jsonl", LISTS), tmp_path / "o.jsonl"
     done = cli("best-of-n", model, source, "-o", out)
     assert done.code == 0 and not done.out
-    assert done.err.splitlines()[-1] == f"24 candidates of 6 prompts: 6 rows -> {out}"
+    assert done.err.splitlines()[-1] == f"24 candidates of 6 prompts: 6 rows saved to {out}"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["o.jsonl", "rows.jsonl"]
     for row, original, reward in zip(read(out), LISTS, rewards, strict=True):
         best = int(np.argmax(reward))
@@ -240,10 +240,80 @@ def test_goes_on_where_it_was_killed(cli, model, tmp_path, monkeypatch) -> None:
 
 def test_scores_outlive_a_curve_that_cannot_be_made(cli, model, tmp_path, monkeypatch) -> None:
     source, out = save(tmp_path / "r.jsonl", with_gold()[:1]), tmp_path / "o.jsonl"
-    assert "two or more prompts" in cli("best-of-n", model, source, "-o", out, "--gold", "scores", "-q").error
-    assert len(read(out)) == 1
-    monkeypatch.setattr(module, "score_chunk", None)  # not called again
-    assert cli("best-of-n", model, source, "-o", out).code == 0
+    monkeypatch.setattr(module, "score_chunk", None)  # never called
+    error = cli("best-of-n", model, source, "-o", out, "--gold", "scores", "-q").error
+    assert "two or more prompts" in error and "for the choice alone leave out --gold" in error and not out.exists()
+    source = save(tmp_path / "r.jsonl", with_gold())
+    error = cli("best-of-n", model, source, "-o", out, "--gold", "scores", "--max-n", 9).error
+    assert "--max-n 9" in error and "use --max-n 4 or less" in error and not out.exists()
+
+
+def test_a_curve_that_turns_out_to_be_impossible_is_no_failure(cli, model, tmp_path, monkeypatch) -> None:
+    """Rows that only the scoring finds to be bad may leave too few: the choices are written, and a line says it."""
+    original = module.score_chunk
+
+    def bad(scorer, chunk, options):
+        found = original(scorer, chunk, options)
+        return [found[0], *({**dict.fromkeys(row), "reward_error": "refused"} for row in found[1:])]
+
+    monkeypatch.setattr(module, "score_chunk", bad)
+    source, out = save(tmp_path / "r.jsonl", with_gold()), tmp_path / "o.jsonl"
+    done = cli("best-of-n", model, source, "-o", out, "--gold", "scores", "--skip-bad", "-q")
+    assert done.code == 0 and len(read(out)) == 1
+    assert (
+        done.err
+        == "warning: no curve: fewer than two prompts have 4 candidates with a reward; give a smaller --max-n\n"
+    )
+
+
+def test_few_prompts_and_files_are_said(cli, model, tmp_path) -> None:
+    source, out, drawn = save(tmp_path / "r.jsonl", with_gold()), tmp_path / "o.jsonl", tmp_path / "c.json"
+    done = cli("best-of-n", model, source, "-o", out, "--gold", "scores", "--curve", drawn)
+    assert "warning: the curve rests on 6 prompts: with fewer than 20" in done.err
+    assert f"curve saved to {drawn}" in done.err
+
+
+# -- the options of score
+
+
+def test_a_vote_a_shaping_and_a_cache(cli, model, tmp_path) -> None:
+    """The shaped reward decides, and the same rewards come out as of score."""
+    source, out, cache = save(tmp_path / "r.jsonl", LISTS), tmp_path / "o.jsonl", tmp_path / "scores.db"
+    options = ["--shaping", "length_penalty(per_token=5)", "--cache", cache, "--with", model, "--aggregate", "min"]
+    assert cli("best-of-n", model, source, "-o", out, *options).code == 0 and cache.is_file()
+    scored = [json.loads(line) for line in cli("score", model, source, *options).out.splitlines()]
+    for row, whole in zip(read(out), scored, strict=True):
+        assert row["choice"] == int(np.argmax(whole["shaped"]))
+        for name in ("reward", "shaped", "disagreement", "response_tokens"):
+            assert row[name] == whole[name][row["choice"]]
+    assert [row["choice"] for row in read(out)] != [int(np.argmax(row["reward"])) for row in scored]
+
+
+@pytest.mark.parametrize("mode", [[], ["--rank"]], ids=["pick", "rank"])
+def test_rewards_that_are_there(cli, model, tmp_path, mode) -> None:
+    """No model is needed, and the choice is the one that the model makes."""
+    source, scored = save(tmp_path / "r.jsonl", with_gold()), tmp_path / "scored.jsonl"
+    assert cli("score", model, source, "-o", scored).code == 0
+    now, then = tmp_path / "now.jsonl", tmp_path / "then.jsonl"
+    assert cli("best-of-n", model, source, "-o", now, "--gold", "scores", *mode).code == 0
+    done = cli("best-of-n", scored, "-o", then, "--reward", "reward", "--gold", "scores", *mode)
+    assert done.code == 0, done.err
+    assert read(now) == read(then)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["rm", "r.jsonl", "--reward", "scores"], "leave out the model rm"),
+        (["r.jsonl", "--reward", "scores", "--aggregate", "min"], "nothing is scored; leave out --with"),
+        (["r.jsonl", "--reward", "none"], "none: missing for 4 responses"),
+        (["r.jsonl"], "give a model and a file of candidates"),
+    ],
+)
+def test_rewards_that_are_there_and_mistakes(cli, tmp_path, monkeypatch, arguments, says) -> None:
+    save(tmp_path / "r.jsonl", with_gold())
+    monkeypatch.chdir(tmp_path)
+    assert says in cli("best-of-n", *arguments, "-o", "o.jsonl").error
 
 
 def test_bad_rows(cli, model, tmp_path) -> None:

@@ -35,7 +35,7 @@ def estimates(found: object, path: str = "") -> dict[str, dict]:
 def test_the_commands_that_there_are(cli) -> None:
     assert {" ".join(names) for names in COMMANDS} == {
         *("demo", "plan", "train", "merge", "evaluate", "score", "compare", "info"),
-        *("explain", "shape", "best-of-n"),
+        *("explain", "shape", "best-of-n", "score-steps"),
         *("data check", "data convert", "data split", "data synthesize"),
     }
     bare = cli("--help")
@@ -209,7 +209,7 @@ def test_score_to_a_file_and_to_standard_output(cli, model, tmp_path) -> None:
     assert all(row["reward_se"] > 0 for row in found)
     noted = cli("score", model, rows, "-o", tmp_path / "o.csv")
     assert not noted.out
-    assert noted.err.splitlines()[-1] == f"12 rows -> {tmp_path / 'o.csv'}"
+    assert noted.err.splitlines()[-1] == f"12 rows saved to {tmp_path / 'o.csv'}"
     assert not cli("score", model, rows, "-o", tmp_path / "o.csv", "-q").err
 
 

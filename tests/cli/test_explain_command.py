@@ -74,5 +74,7 @@ def test_score_thinking(cli, model, tmp_path) -> None:
     plain = [json.loads(line) for line in cli("score", model, source).out.splitlines()]
     assert [row["reward"] for row in plain] == pytest.approx([row["reward"] for row in rows], abs=1e-4)
     assert "answer_alone" not in plain[0]
-    assert "leave out --with" in cli("score", model, source, "--thinking", "--aggregate", "mean").error
+    assert "leave out --with" in cli("score", model, source, "--thinking", "--with", model).error
+    assert "leave out --cache" in cli("score", model, source, "--thinking", "--cache", "c.db").error
+    assert "needs members" in cli("score", model, source, "--thinking", "--aggregate", "mean").error
     assert "add --thinking" in cli("score", model, source, "--think-tags", "<a>", "</a>").error

@@ -133,3 +133,19 @@ def test_flags_of_finetuning_are_refused_for_a_head(cli, arguments) -> None:
     arguments[2] = "head"
     assert "--lora-rank is for fine-tuning" in cli(*arguments[:9], "--lora-rank", 4).error
     assert "--data is missing" in cli("train", "-o", "x").error
+
+
+def test_a_failed_upload_leaves_the_model_of_the_command(cli, bases, tmp_path, monkeypatch) -> None:
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OfflineModeIsEnabled("Cannot reach the Hub: offline mode is enabled")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", refuse)
+    data = save(tmp_path / "pairs.jsonl", pairs(8))
+    arguments = ("train", "--method", "lora", "-b", bases["llama"], "-d", data, "-o", tmp_path / "rm")
+    done = cli(*arguments, "--max-steps", 1, "--head-init", "random", "--set", "push_to_hub=true")
+    line = done.err.splitlines()[-1]
+    assert done.code == 2 and done.err.count("push_to_hub") == 1
+    assert "push_to_hub: rm was not uploaded" in line and f"hf upload rm {tmp_path / 'rm'}" in line
+    RewardModel.load(tmp_path / "rm").verify()

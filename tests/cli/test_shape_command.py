@@ -139,7 +139,8 @@ def without(*columns: str) -> list[dict]:
 @pytest.mark.parametrize(
     ("rows", "steps", "message"),
     [
-        (ROWS, "normalize", "unknown step 'normalize'; known: normalise"),
+        (ROWS, "normalize", "unknown step 'normalize', did you mean normalise?; known: normalise"),
+        (ROWS, "clip(hihg=3)", "clip: unknown parameter 'hihg', did you mean high?; it takes low, high"),
         (
             without("response_tokens"),
             "debias_length",
@@ -196,3 +197,46 @@ def test_the_help_shows_an_example_and_all_steps(cli) -> None:
     shown = " ".join(cli("shape", "--help").out.split())
     assert "Example: rewardsmith shape scored.jsonl --steps" in shown
     assert all(name in shown for name in SHAPES)
+
+
+def test_what_it_was_fitted_on_is_kept_and_said(cli, tmp_path) -> None:
+    few = [{"reward": float(i), "scored_by": "abc min"} for i in range(20)]
+    file, out = save(tmp_path / "few.jsonl", few), tmp_path / "s.json"
+    done = cli("shape", file, "--steps", "normalise", "-o", out)
+    assert "note: normalise: fitted on 20 rewards; with fewer than 100 the mean is rough" in done.err
+    assert not cli("shape", file, "--steps", "normalise", "-o", out, "-q").err
+    kept = Pipeline.load(out).fitted_on
+    assert (kept.rewards, kept.mean, kept.scored_by, kept.pairs) == (20, 9.5, "abc min", False)
+    assert kept.std == pytest.approx(np.std(range(20)))
+    many = save(tmp_path / "many.jsonl", few * 5)
+    assert not cli("shape", many, "--steps", "normalise", "-o", out).err
+    assert not cli("shape", file, "--steps", "clip(high=100)", "-o", out).err
+    assert Pipeline.load(out).fitted_on is None
+
+
+def test_a_normaliser_fitted_on_pairs_is_noted(cli, scored, tmp_path) -> None:
+    report = cli("shape", scored, "--steps", "normalise", "-o", tmp_path / "s.json", "--json").json
+    assert ["chosen and rejected responses" in note for note in report["notes"]] == [True]
+    assert report["fitted_on"]["pairs"] and report["fitted_on"]["scored_by"] is None
+    assert not cli("shape", scored, "--steps", "temperature", "-o", tmp_path / "s.json", "--json").json["notes"]
+
+
+def test_rewards_of_several_models_or_of_another_are_refused(cli, model, tmp_path) -> None:
+    rows = [{"reward": 1.0, "scored_by": "abc"}, {"reward": 2.0, "scored_by": "abc mean"}]
+    file = save(tmp_path / "rows.jsonl", rows)
+    error = cli("shape", file, "--steps", "normalise", "-o", tmp_path / "s.json").error
+    assert "given by several models or votes (abc, abc mean)" in error
+    other = save(tmp_path / "other.jsonl", [{"reward": float(i), "scored_by": "abc"} for i in range(3)])
+    assert "this model" in (error := cli("shape", other, "--steps", "normalise", "-o", model).error)
+    assert "did not give these rewards (abc)" in error and not (model / "shaping.json").exists()
+
+
+def test_most_values_at_a_bound_is_a_warning(cli, scored, tmp_path) -> None:
+    done = cli("shape", scored, "--steps", "clip(low=-0.01, high=0.01)", "-o", tmp_path / "s.json", "-q")
+    assert "of 120 shaped rewards lie at a bound of the shaping" in done.err
+    assert not cli("shape", scored, "--steps", "clip(low=-3, high=3)", "-o", tmp_path / "s.json", "-q").err
+
+
+def test_rounding_of_zero_is_zero(cli, scored, tmp_path) -> None:
+    shown = cli("shape", scored, "--steps", "normalise", "-o", tmp_path / "s.json", "-q").out
+    assert "e-1" not in shown

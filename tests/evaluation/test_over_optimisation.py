@@ -119,10 +119,11 @@ def test_prompts_with_fewer_candidates_are_left_out_everywhere() -> None:
     assert (found.prompts, found.left_out, found.points[-1].n) == (3, 1, 4)
     assert found.points[0].gold.value == pytest.approx((1.5 + 2.5 + 7) / 3)
     assert curve(proxies, proxies, max_n=2).left_out == 0
+    assert curve([[1.0]] * 5 + proxies[:2], [[1.0]] * 5 + proxies[:2]).points[-1].n == 4  # one is no choice
     more = [*proxies[1:], [1.0, 2]]
     assert curve(more, more).points[-1].n == 2
-    # Equally common counts: the larger.
-    assert curve([[1.0, 2], [1.0, 2, 3]] * 2, [[1.0, 2], [1.0, 2, 3]] * 2).points[-1].n == 3
+    # Equally common counts: the smaller.
+    assert curve([[1.0, 2], [1.0, 2, 3]] * 2, [[1.0, 2], [1.0, 2, 3]] * 2).points[-1].n == 2
 
 
 def test_a_prompt_that_comes_twice_is_drawn_once() -> None:
@@ -153,7 +154,11 @@ def test_kl_and_grid() -> None:
         (lambda: expected_best([[1.0]], [1.0], [1]), UsageError, r"must be \[N\]"),
         (lambda: curve([[1.0, 2]], [[1.0, 2]]), UsageError, "two or more prompts"),
         (lambda: curve([[1.0]] * 3, [[1.0]] * 3), UsageError, "two or more candidates"),
-        (lambda: curve([[1.0, 2]] * 3, [[1.0, 2]] * 3, max_n=5), UsageError, "of 3 prompts, 0 have 5 candidates"),
+        (
+            lambda: curve([[1.0, 2]] * 3, [[1.0, 2]] * 3, max_n=5),
+            UsageError,
+            "--max-n 5: .*of 3 prompts, 0 have 5 candidates or more: use --max-n 2",
+        ),
         (lambda: curve([], []), UsageError, "of 0 prompts"),
         (lambda: curve([[1.0, 2]], []), UsageError, "1 lists of proxy rewards but 0"),
         (lambda: curve([[1.0, 2]] * 2, [[1.0, 2], [1.0]]), UsageError, r"\[2\] and \[1\]"),

@@ -229,6 +229,17 @@ def test_a_plain_checkpoint_is_sealed_when_saved(bases, tmp_path) -> None:
     assert len(saved.verify()) == len(contracts.GOLDEN_TEXTS)
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_auto_scores_in_what_the_model_was_trained_in(models, tmp_path, monkeypatch, native) -> None:
+    """A machine with bfloat16 must not give another reward than the machine of the training (trap 9)."""
+    monkeypatch.setattr("rewardsmith.model.hardware._multiplies_bfloat16", lambda device: native)
+    exact = models["llama"].save(tmp_path / "exact")  # the fixture's models are float32
+    assert RewardModel.load(exact).backbone.dtype == torch.float32
+    low = RewardModel.load(exact, dtype="bfloat16").sealed().save(tmp_path / "low")
+    assert RewardModel.load(low).backbone.dtype == (torch.bfloat16 if native else torch.float32)
+    assert RewardModel.load(low, dtype="float32").backbone.dtype == torch.float32
+
+
 def test_a_model_saved_in_another_dtype_is_sealed_again(models, tmp_path) -> None:
     low = RewardModel.load(models["llama"].save(tmp_path / "rm"), dtype="bfloat16")
     again = RewardModel.load(low.save(tmp_path / "low"), dtype="bfloat16")

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rewardsmith.cli import console, options
+from rewardsmith.cli import console, options, train_process
+from rewardsmith.errors import UsageError
+
+if TYPE_CHECKING:
+    from rewardsmith.model.load import LoadOptions
 
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="Reward model: folder or Hugging Face id.")],
-    files: Annotated[list[str], typer.Option("--data", "-d", help="Held-out preference data. Repeatable.")],
+    files: Annotated[
+        list[str] | None, typer.Option("--data", "-d", help="Held-out preference data. Repeatable.")
+    ] = None,
+    steps: Annotated[
+        list[str] | None,
+        typer.Option("--steps", help="Held-out step labels instead: judges the steps with the process head."),
+    ] = None,
     min_accuracy: Annotated[
         float | None, typer.Option(help="Exit with 1 when the accuracy's lower bound is below this, for CI.")
     ] = None,
+    neutral: train_process.Neutral = train_process.NeutralRating.good,
+    step_separator: train_process.Separator = None,
     row_format: options.Format = None,
     split: options.Split = None,
     skip_bad: options.SkipBad = False,
@@ -33,8 +45,44 @@ def evaluate(
 
     Equal rewards count one half and are counted apart; pairs that people called a tie are left out and counted.
 
+    With --steps, --min-accuracy is for the share of steps that are called what they are.
+
     Example: rewardsmith evaluate out/rm --data test.jsonl
+
+    Example: rewardsmith evaluate out/prm --steps test-steps.jsonl
     """
+    if bool(files) == bool(steps):
+        raise UsageError("give either --data FILE (preferences) or --steps FILE (step labels)")
+    loading = options.load_options(dtype, device, device_map, load_in_4bit, trust_remote_code, attention)
+    if steps:
+        if row_format is not None:
+            raise UsageError("--format is for --data; the shape of stepwise rows is found row by row")
+        reading = {"neutral": neutral.value, "separator": train_process.line_breaks(step_separator), "split": split}
+        report = _on_steps(model, steps, loading, reading, skip_bad=skip_bad, seed=seed, budget=budget, quiet=quiet)
+        shown, accuracy = _show_steps, "step_accuracy"
+    else:
+        report = _on_pairs(model, files or [], loading, row_format, split, skip_bad, seed, budget, quiet)
+        shown, accuracy = _show, "accuracy"
+    if as_json:
+        console.print_json(report)
+    else:
+        shown(report)
+    if min_accuracy is not None and report[accuracy]["low"] < min_accuracy:
+        console.note(f"accuracy's lower bound {report[accuracy]['low']:.3f} is below --min-accuracy {min_accuracy:g}")
+        raise typer.Exit(1)
+
+
+def _on_pairs(
+    model: str,
+    files: list[str],
+    loading: LoadOptions,
+    row_format: str | None,
+    split: str | None,
+    skip_bad: bool,
+    seed: int,
+    budget: int | None,
+    quiet: bool,
+) -> dict[str, Any]:
     from rewardsmith.data.load import load_comparisons
 
     comparisons = [
@@ -43,18 +91,39 @@ def evaluate(
     from rewardsmith.evaluation.evaluate import evaluate_model
     from rewardsmith.model.reward_model import RewardModel
 
-    loading = options.load_options(dtype, device, device_map, load_in_4bit, trust_remote_code, attention)
     loaded = RewardModel.load(model, loading)
     with console.progress("evaluating", "tokens", quiet=quiet) as bar:
         report = evaluate_model(loaded, comparisons, budget=budget, seed=seed, report=bar).as_dict()
-    report = {"model": model, "data": files, **report}
-    if as_json:
-        console.print_json(report)
-    else:
-        _show(report)
-    if min_accuracy is not None and report["accuracy"]["low"] < min_accuracy:
-        console.note(f"accuracy's lower bound {report['accuracy']['low']:.3f} is below --min-accuracy {min_accuracy:g}")
-        raise typer.Exit(1)
+    return {"model": model, "data": files, **report}
+
+
+def _on_steps(
+    model: str,
+    files: list[str],
+    loading: LoadOptions,
+    reading: dict[str, Any],
+    *,
+    skip_bad: bool,
+    seed: int,
+    budget: int | None,
+    quiet: bool,
+) -> dict[str, Any]:
+    from rewardsmith.data.stepwise import load_stepwise
+
+    rows = [row for file in files for row in load_stepwise(file, skip_bad=skip_bad, **reading)]
+    from rewardsmith.evaluation.process_metrics import evaluate_steps
+    from rewardsmith.model.reward_model import RewardModel
+
+    loaded = RewardModel.load(model, loading)
+    with console.progress("evaluating", "tokens", quiet=quiet) as bar:
+        report = evaluate_steps(loaded, rows, budget=budget, seed=seed, report=bar).as_dict()
+    return {"model": model, "steps_data": files, **report}
+
+
+def _show_steps(report: dict[str, Any]) -> None:
+    title = f"{report['model']} on {', '.join(report['steps_data'])}"
+    rows = [*train_process.held_out_rows(report), ("steps cut off", report["cut"])]
+    console.table(title, ("", "value [95% interval]"), rows)
 
 
 def _show(report: dict[str, Any]) -> None:

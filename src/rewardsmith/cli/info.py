@@ -47,6 +47,7 @@ def _report(loaded: Any, name: str) -> dict[str, Any]:
         "architecture": type(network).__name__,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "shares_prompts": loaded.backbone.shares,
+        "judges_steps": loaded.process is not None,
         "standard_errors": loaded.posterior is not None,
         "pad_token": loaded.template.tokenizer.pad_token,
         **contract,

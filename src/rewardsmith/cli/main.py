@@ -9,7 +9,21 @@ from typing import Annotated
 import typer
 
 from rewardsmith import __version__
-from rewardsmith.cli import best_of_n, compare, data, demo, evaluate, explain, info, merge, plan, score, shape, train
+from rewardsmith.cli import (
+    best_of_n,
+    compare,
+    data,
+    demo,
+    evaluate,
+    explain,
+    info,
+    merge,
+    plan,
+    score,
+    score_steps,
+    shape,
+    train,
+)
 from rewardsmith.errors import RewardsmithError
 
 app = typer.Typer(
@@ -26,6 +40,7 @@ app.command()(plan.plan)
 app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(score.score)
+app.command("score-steps")(score_steps.score_steps)
 app.command()(compare.compare)
 app.command()(explain.explain)
 app.command()(shape.shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
     from rewardsmith.types import Comparison, Text
 
 _KINDS = ("thinking",)
+
+
+class RowFormat(StrEnum):
+    """What is written."""
+
+    pairs = "pairs"
+    stepwise = "stepwise"
 
 
 def synthesize(
@@ -61,6 +69,10 @@ def synthesize(
         tuple[str, str] | None,
         typer.Option("--think-tags", metavar="OPEN CLOSE", help="Tags of the thinking; default <think> </think>."),
     ] = None,
+    written: Annotated[
+        RowFormat,
+        typer.Option("--format", help="pairs, or stepwise: two rows a pair, every step of them labelled."),
+    ] = RowFormat.pairs,
     seed: Annotated[int, typer.Option("--seed", help="Another seed gives other pairs.")] = 0,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -76,6 +88,10 @@ def synthesize(
         raise UsageError("--corrupt and --answer-mark are for own data; name it with --from")
     if source is not None and (families is not None or held_out is not None):
         raise UsageError("--families and --hold-out-families are for made-up problems; leave them out with --from")
+    if written is RowFormat.stepwise:
+        if source is not None:
+            raise UsageError("--format stepwise is for made-up problems, whose wrong step is known; leave --from out")
+        corruptions = corruptions or "wrong_step_wrong_answer"
     if held_out is None and (test_output is not None or test_pairs is not None):
         raise UsageError("--test-output and --test-pairs need --hold-out-families")
     if source == "-":
@@ -92,7 +108,7 @@ def synthesize(
         )
         files = {path: [pair.with_tags(tags) for pair in made] if tags else made for path, made in files.items()}
     for path, made in files.items():
-        _write(path, made)
+        _write(path, made, tags if written is RowFormat.stepwise else None, steps=written is RowFormat.stepwise)
     _report(files, tags, as_json, quiet)
 
 
@@ -216,10 +232,9 @@ def _beside(output: Path) -> Path:
     return output.with_name(f"{stem}.test{dot}{rest}")
 
 
-def _write(path: Path, made: Sequence[ThinkingPair]) -> None:
+def _write(path: Path, made: Sequence[ThinkingPair], tags: Tags | None, *, steps: bool) -> None:
     import json
 
-    from rewardsmith.data import to_row
     from rewardsmith.data.atomic import atomic_writer
 
     if not path.name.lower().endswith((".jsonl", ".jsonl.gz")):
@@ -227,9 +242,25 @@ def _write(path: Path, made: Sequence[ThinkingPair]) -> None:
     if not made:
         raise UsageError(f"{path}: there is no pair to write")
     with atomic_writer(path) as stream:
-        for pair in made:
-            row = {**to_row(pair.comparison), **pair.extra}
+        for row in _step_rows(made, tags) if steps else _pair_rows(made):
             stream.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+
+
+def _pair_rows(made: Sequence[ThinkingPair]) -> Iterator[dict[str, Any]]:
+    from rewardsmith.data import to_row
+
+    for pair in made:
+        yield {**to_row(pair.comparison), **pair.extra}
+
+
+def _step_rows(made: Sequence[ThinkingPair], tags: Tags | None) -> Iterator[dict[str, Any]]:
+    from rewardsmith.thinking.stepwise import stepwise
+
+    for pair in made:
+        for item in stepwise(pair, tags):
+            labels = [None if label is None else label > 0.5 for label in item.labels]
+            row = {"prompt": item.prompt, "completions": list(item.steps), "labels": labels, "id": item.id}
+            yield {**row, "subset": pair.comparison.subset, "family": pair.family, "difficulty": pair.difficulty}
 
 
 def _report(files: dict[Path, list[ThinkingPair]], tags: Tags | None, as_json: bool, quiet: bool) -> None:

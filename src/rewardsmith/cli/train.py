@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rewardsmith.cli import console, options
+from rewardsmith.cli import console, options, train_process
 from rewardsmith.cli import finetune as finetuning
 from rewardsmith.errors import UsageError
 
@@ -35,6 +35,7 @@ class Method(StrEnum):
     lora = "lora"
     qlora = "qlora"
     full = "full"
+    process = "process"
 
 
 class HeadInit(StrEnum):
@@ -70,7 +71,9 @@ def train(
     ] = None,
     method: Annotated[
         Method | None,
-        typer.Option(help="head: exact fit on a frozen backbone (default). lora, qlora, full: fine-tuning."),
+        typer.Option(
+            help="head: exact fit on a frozen backbone (default). lora, qlora, full: fine-tuning. process: step labels."
+        ),
     ] = None,
     eval_files: Annotated[
         list[str] | None, typer.Option("--eval-data", help="Held-out data; its accuracy goes into the model card.")
@@ -123,6 +126,9 @@ def train(
         bool | None, typer.Option("--bf16/--no-bf16", help="Fine-tuning: default where the device has it.")
     ] = None,
     fp16: Annotated[bool | None, typer.Option("--fp16/--no-fp16", help="Fine-tuning in float16 (CUDA).")] = None,
+    step_loss: train_process.Loss = train_process.StepLoss.soft,
+    neutral: train_process.Neutral = train_process.NeutralRating.good,
+    step_separator: train_process.Separator = None,
     row_format: options.Format = None,
     split: options.Split = None,
     skip_bad: options.SkipBad = False,
@@ -144,6 +150,8 @@ def train(
 
     --method head: features of the frozen backbone are computed once and kept, so a second run with other settings takes
     seconds, and a run that was killed goes on where it was.
+    --method process: --data holds responses whose steps are judged (TRL, PRM800K, Math-Shepherd, ProcessBench). A
+    reward model as --base keeps its rewards and learns to judge steps as well.
     --method lora, qlora, full: fine-tuning. OUTPUT.run holds checkpoints and the adapter; --resume goes on exactly.
 
 
@@ -156,6 +164,30 @@ def train(
     """
     read = partial(_read_all, row_format=row_format, split=split, skip_bad=skip_bad, rejects=rejects)
     chosen = method.value if method else finetuning.method_in(config, assigned or []) or "head"
+    if chosen == "process":
+        _refuse(context, (*_TUNING_ONLY, *train_process.UNUSED), "is not for --method process")
+        train_process.run(
+            files,
+            output,
+            base=base,
+            eval_files=eval_files or [],
+            pooling=pooling.value if pooling else None,
+            layer=layer,
+            loading=options.load_options(dtype, device, device_map, load_in_4bit, trust_remote_code, attention),
+            config={
+                **{"loss": step_loss.value, "ridge": ridge, "folds": folds, "seed": seed or 0},
+                **{"max_length": max_length or 2048, "budget": budget, "cache": cache},
+            },
+            neutral=neutral,
+            separator=step_separator,
+            split=split,
+            skip_bad=skip_bad,
+            rejects=rejects,
+            as_json=as_json,
+            quiet=quiet,
+        )
+        return
+    _refuse(context, train_process.ONLY, "is for --method process")
     if chosen != "head":
         _refuse(context, finetuning.HEAD_ONLY, "is for --method head")
         flags = {
@@ -230,7 +262,9 @@ def _given(context: typer.Context, name: str) -> bool:
 def _refuse(context: typer.Context, names: tuple[str, ...], why: str) -> None:
     for name in names:
         if _given(context, name):
-            flag = {"assigned": "--set", "budget": "--batch-tokens"}.get(name, "--" + name.replace("_", "-"))
+            flag = {"assigned": "--set", "budget": "--batch-tokens", "row_format": "--format"}.get(
+                name, "--" + name.replace("_", "-")
+            )
             raise UsageError(f"{flag} {why}")
 
 

@@ -125,10 +125,10 @@ def pair_metrics(outcomes: PairOutcomes, *, temperature: float = 1.0, seed: int 
     correct, longer, gain = _outcome(differences), None, None
     if outcomes.length_differences is not None:
         baseline = _outcome(outcomes.length_differences[decided])
-        longer, gain = _share(baseline, groups, seed), _gain(correct, baseline, groups, seed)
+        longer, gain = share(baseline, groups, seed), paired_gain(correct, baseline, groups, seed)
     subset = None if outcomes.subset is None else outcomes.subset[decided].astype(str)
     return PairMetrics(
-        accuracy=_share(correct, groups, seed),
+        accuracy=share(correct, groups, seed),
         interval="wilson" if _all_different(groups) else "cluster bootstrap",
         pairs=len(correct),
         ties=int((differences == 0).sum()),
@@ -140,7 +140,7 @@ def pair_metrics(outcomes: PairOutcomes, *, temperature: float = 1.0, seed: int 
         temperature=float(temperature),
         subsets={}
         if subset is None
-        else {str(name): _share(correct[subset == name], groups[subset == name], seed) for name in np.unique(subset)},
+        else {str(name): share(correct[subset == name], groups[subset == name], seed) for name in np.unique(subset)},
     )
 
 
@@ -155,10 +155,12 @@ def _all_different(groups: np.ndarray) -> bool:
 
 def _no_spread(values: np.ndarray, groups: np.ndarray) -> bool:
     """Whether resampling prompts can show no uncertainty at all, which is not the same as there being none."""
-    return len(np.unique(groups)) < 2 or bool((values == values[0]).all())
+    member = np.unique(groups, return_inverse=True)[1]
+    means = np.bincount(member, weights=values) / np.bincount(member)
+    return len(means) < 2 or bool((means == means[0]).all())
 
 
-def _share(values: np.ndarray, groups: np.ndarray, seed: int) -> Estimate:
+def share(values: np.ndarray, groups: np.ndarray, seed: int) -> Estimate:
     """Mean of outcomes in {0, 1/2, 1}; where the bootstrap has no spread, Wilson with each prompt counted once."""
     if _all_different(groups):
         return wilson(float(values.sum()), len(values))
@@ -169,7 +171,7 @@ def _share(values: np.ndarray, groups: np.ndarray, seed: int) -> Estimate:
     return cluster_bootstrap(values, groups, seed=seed)
 
 
-def _gain(correct: np.ndarray, baseline: np.ndarray, groups: np.ndarray, seed: int) -> Estimate:
+def paired_gain(correct: np.ndarray, baseline: np.ndarray, groups: np.ndarray, seed: int) -> Estimate:
     """Paired difference of accuracies; where the bootstrap has no spread, as far as Wilson lets k of k prompts go."""
     difference = correct - baseline
     if not _no_spread(difference, groups):

@@ -53,8 +53,8 @@ def average(
     """The reward model whose weights are the weighted average of those of ``models``, sealed, not saved.
 
     Tensors are read one by one and averaged in float32, so that memory holds one shard and then the result, however
-    many models there are. Standard errors and ensembles of single heads do not carry over. Neither do mean, standard
-    deviation and temperature, unless they are the same in all models.
+    many models there are. Standard errors, ensembles of single heads and process heads do not carry over. Neither do
+    mean, standard deviation and temperature, unless they are the same in all models.
 
     Args:
         models: folders or Hugging Face ids, two or more, written by rewardsmith.
@@ -130,6 +130,8 @@ def _contract(name: str, folder: Path) -> Contract:
             f"{name}: has no {contracts.FILE}, so nothing tells whether it fits the others; give it one in Python: "
             "RewardModel.load(MODEL).save(FOLDER)"
         )
+    if not found.reward_head:
+        raise ModelError(f"{name}: has a process head and no reward head, so there are no rewards to average")
     return found
 
 

@@ -19,6 +19,21 @@ model.compare("What is 15 + 27?", "15 + 27 = 42.", "About 40.")
 ```
 """
 
+_STEPS = """## Steps
+
+```python
+from rewardsmith import RewardModel
+
+model = RewardModel.load("PATH")
+scores = model.score_steps("What is 15 + 27?", ["15 + 20 = 35.", "35 + 7 = 42."])
+scores.probabilities, scores.min
+```
+"""
+
+_NO_REWARD = """
+It has no reward head: its `score.weight` is zero, so that other tools give 0 for every response.
+"""
+
 _PORTABLE = """
 It is a standard sequence-classification checkpoint, so transformers gives the same number (raw, no sigmoid):
 
@@ -51,6 +66,13 @@ def card(model: RewardModel) -> str:
         "dtype": contract.dtype,
         **contract.training,
     }
+    if not contract.reward_head:
+        what = (
+            "# Process reward model\n\nThe probability that each step of a response is right. Made with rewardsmith.\n"
+        )
+        facts = {name: value for name, value in facts.items() if name not in contract.training}
+        parts = [head + what + _NO_REWARD, "## Made from\n\n" + _table({**facts, **contract.process}), _STEPS]
+        return "\n".join(parts)
     parts = [
         head + "# Reward model\n\nOne number for a prompt and a response; higher is better. Made with rewardsmith.\n",
         "## Made from\n\n" + _table(facts),
@@ -61,6 +83,8 @@ def card(model: RewardModel) -> str:
     ]
     if contract.pooling == "mean":
         parts.append(_NOT_PORTABLE)
+    if contract.process_head_sha256:
+        parts += ["## Process head\n\n" + _table(contract.process), _STEPS]
     return "\n".join(parts)
 
 

@@ -32,12 +32,18 @@ GOLDEN_TEXTS: tuple[tuple[str, str], ...] = (
 
 @dataclass(frozen=True)
 class Golden:
-    """A prompt and response with the tokens and the score they must have."""
+    """A prompt and response with the tokens and the score they must have.
+
+    Args:
+        score: the reward; None without a reward head.
+        process: the mean of the step ends' log-odds; None without a process head.
+    """
 
     prompt: str
     response: str
     tokens_sha256: str
-    score: float
+    score: float | None
+    process: float | None = None
 
 
 @dataclass(frozen=True)
@@ -56,8 +62,11 @@ class Contract:
         temperature: P(a over b) = sigmoid((head output of a - of b) / temperature).
         head_sha256: of the head's weight as float32 bytes.
         members_sha256: of the ensemble's heads, None without one.
+        process_head_sha256: of the process head, None without one.
+        reward_head: whether the head was trained. False for a folder that has a process head alone; its head is zero.
         base_model: what it was trained from.
         training: method and settings; ``data`` below holds what it was trained on; ``metrics`` what was measured.
+        process: settings, data and measurements of the process head.
         goldens: cases that must come out the same.
     """
 
@@ -75,10 +84,13 @@ class Contract:
     temperature: float = 1.0
     head_sha256: str = ""
     members_sha256: str | None = None
+    process_head_sha256: str | None = None
+    reward_head: bool = True
     base_model: str = ""
     training: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    process: Mapping[str, Any] = field(default_factory=dict)
     goldens: Sequence[Golden] = ()
     version: int = VERSION
 
@@ -90,6 +102,10 @@ class Contract:
     def with_metrics(self, metrics: Mapping[str, Any]) -> Contract:
         """The same contract with more measurements."""
         return replace(self, metrics={**self.metrics, **metrics})
+
+    def with_process(self, facts: Mapping[str, Any]) -> Contract:
+        """The same contract with more facts of the process head."""
+        return replace(self, process={**self.process, **facts})
 
 
 def read(folder: Path) -> Contract | None:

@@ -39,12 +39,26 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
         if name not in DTYPES:
             raise UsageError(f"--dtype {name}: use auto, {', '.join(DTYPES)}")
         return DTYPES[name]
+    return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
+
+
+def trained_dtype(trained: str, device: torch.device) -> str:
+    """What ``auto`` is for a model whose contract says what it was trained in: that, or float32 where it is emulated.
+
+    A reward must not change with the machine: bfloat16 moves rewards by a hundredth of their spread and more, so a
+    model trained in float32 is not scored in bfloat16 unless somebody asks for it.
+    """
+    native = {"float32": True, "bfloat16": _multiplies_bfloat16(device), "float16": device.type == "cuda"}
+    return trained if native.get(trained) else "float32"
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
         can = torch.cpu.get_capabilities()
-        return torch.bfloat16 if can.get("amx_bf16") or can.get("avx512_bf16") else torch.float32
-    return torch.float32
+        return bool(can.get("amx_bf16") or can.get("avx512_bf16"))
+    return False
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -14,8 +14,8 @@ from rewardsmith.encoding.frozen_date import freeze_date
 from rewardsmith.encoding.kept_thinking import keep_thinking
 from rewardsmith.errors import ModelError
 from rewardsmith.model.backbone import find_head, head_name
-from rewardsmith.model.hardware import pick_device, pick_dtype
-from rewardsmith.model.quantise import nf4_config
+from rewardsmith.model.hardware import DTYPES, pick_device, pick_dtype
+from rewardsmith.model.quantise import nf4_config, same_values_everywhere
 from rewardsmith.model.quiet import quiet_transformers
 
 # Special tokens that families reserve for padding or leave unused; the first that is there and is not EOS serves.
@@ -30,7 +30,8 @@ class LoadOptions:
     """How to put a network on this machine.
 
     Args:
-        dtype: ``auto`` (bfloat16 where native, else float32), ``float32``, ``bfloat16`` or ``float16``.
+        dtype: ``auto`` (what the model was trained in, float32 where that is emulated; a base or another tool's model:
+            bfloat16 where native, else float32), ``float32``, ``bfloat16`` or ``float16``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         device_map: handed to transformers (``"auto"`` spreads a large model over devices); overrides ``device``.
         load_in_4bit: NF4 by bitsandbytes.
@@ -145,6 +146,7 @@ def load_network(
         raise ModelError(
             f"{folder}: does not fit the devices without offloading; use --load-in-4bit or a larger device"
         )
+    same_values_everywhere(network)
     return (network if arguments.get("device_map") else network.to(device)).eval()
 
 
@@ -169,6 +171,23 @@ def stored_tensor(folder: Path, *names: str) -> torch.Tensor | None:
 
     with safe_open(found[0], framework="pt") as tensors:
         return tensors.get_tensor(found[1])
+
+
+def has_reward_head(folder: Path) -> bool:
+    """Whether a checkpoint folder stores a head of one output."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder}: its config.json cannot be used: {_one_line(error)}") from error
+    weight = stored_tensor(folder, *_head_names(config.get("value_head_prefix") or "score"))
+    return weight is not None and weight.shape[0] == 1
+
+
+def stored_dtype(folder: Path) -> str:
+    """The dtype that a checkpoint's config names; ``auto`` when it names none."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    name = str(config.get("dtype") or config.get("torch_dtype"))
+    return name if name in DTYPES else "auto"
 
 
 def _one_label(config: Any, pad_token_id: int) -> None:

@@ -19,20 +19,22 @@ from torch import nn
 
 from rewardsmith.encoding.template import Mode, Rendered, Template, coerce, default_mode
 from rewardsmith.encoding.tree import Tree, build
-from rewardsmith.errors import ContractError, ModelError, UsageError
-from rewardsmith.model import adapter, reading
+from rewardsmith.errors import ModelError, UsageError
+from rewardsmith.model import adapter, goldens, reading
 from rewardsmith.model import contract as contracts
 from rewardsmith.model import ensemble as ensembles
 from rewardsmith.model import posterior as posteriors
+from rewardsmith.model import process as processes
 from rewardsmith.model.backbone import Backbone, Pooling, head_name, probe
 from rewardsmith.model.bases import resolve
 from rewardsmith.model.contract import Contract, Golden
 from rewardsmith.model.ensemble import Ensemble
 from rewardsmith.model.fingerprint import fingerprint, sha256
-from rewardsmith.model.hardware import dtype_name, fitting_positions, free_memory
+from rewardsmith.model.hardware import dtype_name, fitting_positions, free_memory, pick_device, trained_dtype
 from rewardsmith.model.load import LoadOptions, head_weight, load_network, load_tokenizer
 from rewardsmith.model.posterior import Posterior
 from rewardsmith.model.prefixes import PrefixCache
+from rewardsmith.model.process import ProcessHead
 from rewardsmith.model.quantise import is_quantised
 from rewardsmith.model.tree_attention import Past
 from rewardsmith.shaping import Pipeline
@@ -41,6 +43,7 @@ from rewardsmith.types import ScoredResponse, Text
 
 if TYPE_CHECKING:
     from rewardsmith.integrations.trl import RewardFunction
+    from rewardsmith.model.process_scores import StepScores
     from rewardsmith.model.thinking_scores import ThinkingScore
     from rewardsmith.thinking.tags import Tags
 
@@ -49,9 +52,6 @@ logger = logging.getLogger("rewardsmith")
 # Positions per forward pass. On a CPU more than this only costs memory; a GPU wants more to be busy.
 BUDGET = {"cpu": 2048, "cuda": 16384, "mps": 4096}
 LEAST_BUDGET = 256
-
-# Golden scores must come back within this, relative to 1 + the largest of them, in the dtype they were made in.
-GOLDEN_TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 
 
 @dataclass(repr=False)
@@ -68,6 +68,8 @@ class RewardModel:
         posterior: how sure the head is; None when unknown.
         ensemble: further heads, fitted to bootstraps of the data; None without.
         shaping: what is done to its rewards before they drive RL, saved with it; :meth:`score` does not apply it.
+        loaded_from: the folder or id that :meth:`load` was given, for names in logs.
+        process: a head that judges steps; None without.
 
     Example:
         >>> model = RewardModel.load("out/my-reward-model")  # doctest: +SKIP
@@ -82,6 +84,8 @@ class RewardModel:
     posterior: Posterior | None = None
     ensemble: Ensemble | None = None
     shaping: Pipeline | None = None
+    process: ProcessHead | None = None
+    loaded_from: str | None = None
 
     def __repr__(self) -> str:
         read, kind = self.backbone, type(self.backbone.network).__name__
@@ -110,6 +114,8 @@ class RewardModel:
         options = replace(options or LoadOptions(), **more)
         folder = resolve(str(path_or_id), adapters=True)
         contract = contracts.read(folder)
+        if contract is not None and options.dtype == "auto":
+            options = replace(options, dtype=trained_dtype(contract.dtype, pick_device(options.device)))
         tokenizer = load_tokenizer(folder, trust_remote_code=options.trust_remote_code)
         if adapter.is_adapter(folder):
             network = adapter.load_adapted(folder, tokenizer, options)
@@ -121,6 +127,7 @@ class RewardModel:
         segments = _segments(tokenizer) and (contract is None or contract.mode != "text")
         backbone = probe(network, _pooling(contract), segments=segments, attention=options.attention)
         head = _float32_head(backbone, stored)
+        process = processes.read(folder, head.in_features)
         if contract is None:
             template = Template(tokenizer, default_mode(tokenizer, causal=backbone.causal))
             contract = _plain_contract(backbone, template, str(path_or_id))
@@ -128,12 +135,13 @@ class RewardModel:
             template = Template(tokenizer, contract.mode, contract.template_kwargs)  # type: ignore[arg-type]
             if dtype_name(backbone.dtype) != contract.dtype:
                 logger.info("trained in %s, scored here in %s", contract.dtype, dtype_name(backbone.dtype))
-            actual = {**template.fingerprint(), **_heads(head, ensemble), "layers": backbone.layers}
+            actual = {**template.fingerprint(), **_heads(head, ensemble, process), "layers": backbone.layers}
             contracts.check(contract, folder, actual)
         posterior, device = posteriors.read(folder), backbone.device
         extras = (posterior and posterior.to(device), ensemble and ensemble.to(device))
         shaping = Pipeline.load(folder) if (folder / SHAPING_FILE).is_file() else None
-        return cls(backbone, head, template, contract, *extras, shaping)
+        extras = (*extras, shaping, process and process.to(device))
+        return cls(backbone, head, template, contract, *extras, loaded_from=str(path_or_id))
 
     @classmethod
     def from_base(
@@ -221,6 +229,21 @@ class RewardModel:
         from rewardsmith.model.thinking_scores import score_thinking
 
         return score_thinking(self, [prompt], [response], tags=tags)[0]
+
+    def score_steps(self, prompt: Any, steps: Any, separator: str | None = None) -> StepScores:
+        """How likely each step of one response is right. Many: :func:`rewardsmith.model.process_scores.score_steps`.
+
+        Args:
+            prompt: text or messages.
+            steps: a list of step texts, or a whole response, which is split into lines.
+            separator: what stands between the steps of a list; None for what the head was trained with.
+
+        Raises:
+            ModelError: the model has no process head.
+        """
+        from rewardsmith.model.process_scores import score_steps
+
+        return score_steps(self, [prompt], [steps], separator=separator)[0]
 
     def score_responses(
         self, prompts: Sequence[Any], responses: Sequence[Any], *, budget: int | None = None
@@ -337,7 +360,15 @@ class RewardModel:
             raise ModelError(f"a reward is not a finite number in {kind}; use --dtype float32 or bfloat16")
 
     def rewards(self, features: torch.Tensor) -> torch.Tensor:
-        """[R, d] features -> [R] rewards, normalised as the contract says."""
+        """[R, d] features -> [R] rewards, normalised as the contract says.
+
+        Raises:
+            ModelError: the model has a process head alone.
+        """
+        if not self.contract.reward_head:
+            from rewardsmith.model.process_scores import NO_REWARD_HEAD
+
+            raise ModelError(NO_REWARD_HEAD)
         outputs = nn.functional.linear(features, self.head.weight, self.head.bias)[:, 0]
         return (outputs - self.contract.mean) / self.contract.std
 
@@ -403,44 +434,26 @@ class RewardModel:
         Returns:
             Each golden with the score it has now.
 
-        A model loaded in 4 bits is another model: only its tokens are checked.
+        A model loaded in 4 bits is another model: only its tokens are checked. With a process head, the log-odds of the
+        goldens' steps are checked as well.
 
         Raises:
             ContractError: a golden's tokens or score differ.
         """
-        quantised = is_quantised(self.backbone.network)
-        goldens = self.contract.goldens
-        now = self.score_batch([g.prompt for g in goldens], [g.response for g in goldens]) if goldens else []
-        same_dtype = dtype_name(self.backbone.dtype) == self.contract.dtype
-        limit = GOLDEN_TOLERANCE[self.contract.dtype if same_dtype else "bfloat16"]
-        scale = 1 + max((abs(golden.score) for golden in goldens), default=0.0)
-        for golden, score in zip(goldens, now, strict=True):
-            ids = self.render(golden.prompt, golden.response).ids
-            if contracts.tokens_sha256(ids) != golden.tokens_sha256:
-                raise ContractError(f"golden {golden.response[:30]!r}: renders to other tokens than in training")
-            if not quantised and not abs(score - golden.score) <= limit * scale:  # also when either is not a number
-                raise ContractError(
-                    f"golden {golden.response[:30]!r}: scores {score:.4f}, in training {golden.score:.4f}"
-                )
-        return list(zip(goldens, now, strict=True))
+        return goldens.verify(self)
 
     def sealed(self, **changes: Any) -> RewardModel:
         """A copy whose contract has ``changes``, current fingerprints and fresh goldens: done once, after training."""
         now = {
             **self.template.fingerprint(),
-            **_heads(self.head, self.ensemble),
+            **_heads(self.head, self.ensemble, self.process),
             "layers": self.backbone.layers,
             "dtype": dtype_name(self.backbone.dtype),
             "goldens": (),
         }
         contract = replace(self.contract, **{**now, **changes})
         sealed = replace(self, contract=contract)
-        scores = sealed.score_batch([p for p, _ in contracts.GOLDEN_TEXTS], [r for _, r in contracts.GOLDEN_TEXTS])
-        goldens = tuple(
-            Golden(p, r, contracts.tokens_sha256(sealed.render(p, r).ids), score)
-            for (p, r), score in zip(contracts.GOLDEN_TEXTS, scores, strict=True)
-        )
-        sealed.contract = replace(contract, goldens=goldens)
+        sealed.contract = replace(contract, goldens=goldens.make(sealed))
         return sealed
 
     def save(self, path: str | Path) -> Path:
@@ -454,7 +467,7 @@ class RewardModel:
         """
         from rewardsmith.model.save import save
 
-        heads, contract = _heads(self.head, self.ensemble), self.contract
+        heads, contract = _heads(self.head, self.ensemble, self.process), self.contract
         as_it_is = {**heads, "dtype": dtype_name(self.backbone.dtype), "layers": self.backbone.layers}
         holds = contract.goldens and all(getattr(contract, name) == value for name, value in as_it_is.items())
         return save(self if holds else self.sealed(), Path(path))
@@ -479,9 +492,10 @@ def _head_sha256(head: nn.Linear) -> str:
     return sha256(*([head.weight] if head.bias is None else [head.weight, head.bias]))
 
 
-def _heads(head: nn.Linear, ensemble: Ensemble | None) -> dict[str, Any]:
-    """What the contract says of head and ensemble."""
-    return {"head_sha256": _head_sha256(head), "members_sha256": ensemble.sha256() if ensemble else None}
+def _heads(head: nn.Linear, ensemble: Ensemble | None, process: ProcessHead | None) -> dict[str, Any]:
+    """What the contract says of head, ensemble and process head."""
+    hashes = {"members_sha256": ensemble and ensemble.sha256(), "process_head_sha256": process and process.sha256()}
+    return {"head_sha256": _head_sha256(head), **hashes}
 
 
 def _plain_contract(backbone: Backbone, template: Template, name: str) -> Contract:

@@ -96,6 +96,8 @@ def _write(model: RewardModel, folder: Path) -> None:
         model.posterior.write(folder)
     if model.ensemble is not None:
         model.ensemble.write(folder)
+    if model.process is not None:
+        model.process.write(folder)
     if model.shaping is not None:
         model.shaping.save(folder)
     (folder / "README.md").write_text(card(model), encoding="utf-8")

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rewardsmith.encoding import pack
-from rewardsmith.encoding.pack import Batch
 from rewardsmith.encoding.places import Placed, place
 from rewardsmith.encoding.template import Rendered, coerce
-from rewardsmith.encoding.tree import Tree, build, first_places
+from rewardsmith.encoding.tree import Tree
 from rewardsmith.errors import ModelError, UsageError
+from rewardsmith.model.read_places import read_places, tree_of
 from rewardsmith.model.steps import Curve, Part, Step, curve, split_steps
 from rewardsmith.shaping import RepetitionPenalty
 from rewardsmith.thinking.boundary import tokenizer_tags
@@ -23,7 +22,6 @@ from rewardsmith.types import Message, ScoredResponse, Text
 if TYPE_CHECKING:
     from rewardsmith.model.reward_model import RewardModel
 
-_POOLED = 2**16  # tokens whose states are averaged at a time: every place of a mean reads the response up to there
 # Where tokenizers that parse responses put the thinking, so that no tag is left in the content.
 _PARSED = ("reasoning_content", "reasoning", "thinking")
 
@@ -234,7 +232,9 @@ def score_asked_thinking(
     trees, order = [], []
     for members in groups.values():
         branches = [branch for index in members for branch in _branches(asked[index])]
-        trees.append(_tree([rendered for rendered, _ in branches]))
+        # The prefix ends where the first response begins, so that every place is in a branch.
+        starts = [(item.response_start, *places) for item, places in branches]
+        trees.append(tree_of([item for item, _ in branches], starts))
         wanted += branches
         order += members
     found: list[list[ScoredResponse]] = [[] for _ in wanted]
@@ -254,46 +254,18 @@ def _branches(one: AskedThinking) -> Iterator[tuple[Rendered, tuple[int, ...]]]:
         yield one.alone, (len(one.alone.ids) - 1,)
 
 
-def _tree(rendered: Sequence[Rendered]) -> Tree:
-    """The tree whose prefix ends where the first response begins, so that every place is in a branch."""
-    tree = build(rendered)
-    depth = min(len(tree.prefix), *tree.response_starts)
-    return Tree(tree.prefix[:depth], tuple(item.ids[depth:] for item in rendered), tree.response_starts)
-
-
 def _read(
     model: RewardModel, trees: Sequence[Tree], wanted: Sequence[tuple[Rendered, tuple[int, ...]]], budget: int
 ) -> Iterator[tuple[int, ScoredResponse]]:
     """Number of the response, counted through the trees, and its reward at each of its places, in order."""
-    backbone, pad = model.backbone, model.template.tokenizer.pad_token_id
-    arranged, batches = backbone.arrange(trees, budget)
-    first = first_places(arranged)
-    for rows in batches:
-        batch = pack.collate(arranged, rows, pad).to(backbone.device)
-        numbers = [first[tree] + k for tree, k in batch.owner]
-        states = backbone.states(batch).last_hidden_state
-        lengths = [len(wanted[number][0].ids) for number in numbers]
-        read = pack.read_at(batch, lengths, [wanted[number][1] for number in numbers])
-        for part in _portions(read):
-            features = backbone.pool(states, part)
-            rewards = model.rewards(features).tolist()
-            model._check_finite(rewards)
-            members = model.member_values(features).tolist() if model.ensemble else [None] * len(rewards)
-            for (tree, k), reward, error, each in zip(
-                part.owner, rewards, model.standard_errors(features), members, strict=True
-            ):
-                item = wanted[first[tree] + k][0]
-                scored = ScoredResponse(reward, error, item.truncated, len(item.ids), item.own, each and tuple(each))
-                yield first[tree] + k, scored
-
-
-def _portions(batch: Batch) -> Iterator[Batch]:
-    """Some of the places at a time, so that means over long responses do not fill the memory."""
-    longest = max(sum(stop - start for start, stop in spans) for spans in batch.spans)
-    size = max(1, _POOLED // longest)
-    for at in range(0, len(batch.owner), size):
-        part = slice(at, at + size)
-        yield replace(batch, last=batch.last[part], owner=batch.owner[part], spans=batch.spans[part])
+    pad = model.template.tokenizer.pad_token_id
+    for numbers, features in read_places(model.backbone, trees, [places for _, places in wanted], pad, budget):
+        rewards = model.rewards(features).tolist()
+        model._check_finite(rewards)
+        members = model.member_values(features).tolist() if model.ensemble else [None] * len(rewards)
+        for number, reward, error, each in zip(numbers, rewards, model.standard_errors(features), members, strict=True):
+            item = wanted[number][0]
+            yield number, ScoredResponse(reward, error, item.truncated, len(item.ids), item.own, each and tuple(each))
 
 
 def _score(one: AskedThinking, read: Sequence[ScoredResponse], alone: ScoredResponse) -> ThinkingScore:
