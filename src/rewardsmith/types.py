@@ -54,6 +54,8 @@ class Comparison:
         responses: K >= 2 responses. A pair is ``(chosen, rejected)``.
         ranks: one per response, lower is better, equal is a tie. A pair is ``(0, 1)``; a tied pair ``(0, 0)``.
         scores: one human or reference score per response, when known (higher is better).
+        attributes: per response what is known of it by name, such as ``{"helpfulness": 4.0, "verbosity": 2.0}``; a
+            response may miss some. None when nothing is known of any.
         margin: how much better chosen is, in units of the reward (pairs only), >= 0.
         weight: importance of this comparison, > 0. None means 1.
         probability: that the first response is better (pairs only), in [0, 1]; 0.5 is a tie. None means 1.
@@ -69,6 +71,7 @@ class Comparison:
     responses: tuple[Text, ...]
     ranks: tuple[int, ...] = (0, 1)
     scores: tuple[float, ...] | None = None
+    attributes: tuple[Mapping[str, float], ...] | None = None
     margin: float | None = None
     weight: float | None = None
     probability: float | None = None
@@ -128,6 +131,7 @@ class ScoredResponse:
         tokens: length of the rendered sequence that was scored.
         response_tokens: how many of them are the response's (with what the template puts behind it).
         members: the reward each member of an ensemble gives, None without one.
+        attributes: the reward of each attribute by name, not normalised; None for a model without attribute heads.
     """
 
     reward: float
@@ -136,6 +140,7 @@ class ScoredResponse:
     tokens: int
     response_tokens: int = 0
     members: tuple[float, ...] | None = None
+    attributes: Mapping[str, float] | None = field(default=None, hash=False)
 
     @property
     def disagreement(self) -> float | None:

@@ -42,6 +42,12 @@ def score(
         ),
     ] = False,
     think_tags: options.ThinkTags = None,
+    attributes: Annotated[
+        bool,
+        typer.Option(
+            "--attributes", help="Add attribute_NAME for every attribute. Of one model; not with --thinking or --cache."
+        ),
+    ] = False,
     split: options.Split = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Bad rows get reward null and a reward_error, instead of stopping.")
@@ -60,7 +66,8 @@ def score(
 
     A row has a prompt and a response (or responses, or chosen and rejected: then reward is a list), or messages ending
     with an assistant turn. A killed run with -o goes on where it was when started again. An ensemble (--with, or a
-    model trained with --ensemble) adds disagreement, --shaping adds shaped and saturated, --thinking adds
+    model trained with --ensemble) adds disagreement, --shaping adds shaped and saturated, --attributes adds
+    attribute_NAME of a model trained on ratings, --thinking adds
     thinking_reward, answer_alone, contribution, thinking_tokens, thinking_share, repetition, closed, min_step and
     step_rewards.
 
@@ -71,6 +78,9 @@ def score(
     if thinking and (also or cache):
         option = "--with" if also else "--cache"
         raise UsageError(f"--thinking takes the rewards of one model apart, step by step; leave out {option}")
+    if attributes and (also or cache or thinking or aggregate != "auto"):
+        option = "--with" if also else "--cache" if cache else "--thinking" if thinking else "--aggregate"
+        raise UsageError(f"--attributes shows the heads whose sum is the reward of one model; leave out {option}")
     if think_tags and not thinking:
         raise UsageError("--think-tags says how thinking is marked; add --thinking")
     from rewardsmith.scoring import writers
@@ -94,7 +104,8 @@ def score(
     from rewardsmith.scoring.score_file import CHUNK, ScoreOptions, count_shaped, score_file, score_stream
 
     loading = options.load_options(dtype, device, device_map, load_in_4bit, trust_remote_code, attention)
-    made = scorers.make(models, loading, thinking=thinking, tags=tags, aggregate=aggregate, budget=budget, cache=cache)
+    columns = {"thinking": thinking, "tags": tags, "attributes": attributes}
+    made = scorers.make(models, loading, **columns, aggregate=aggregate, budget=budget, cache=cache)
     if shaping == "model":
         pipeline = scorers.own_shaping(made, model)
     chunk = _STREAM_CHUNK if source == "-" else CHUNK

@@ -41,7 +41,13 @@ def check(aggregate: str, shaping: str | None, reference_field: str | None, cach
 
 
 def make(
-    models: Sequence[str], loading: LoadOptions, *, thinking: bool = False, tags: Any = None, **options: Any
+    models: Sequence[str],
+    loading: LoadOptions,
+    *,
+    thinking: bool = False,
+    tags: Any = None,
+    attributes: bool = False,
+    **options: Any,
 ) -> Scorer:
     """The scorer of these models.
 
@@ -49,6 +55,7 @@ def make(
         models: folders or ids; several vote.
         loading: how they are loaded.
         thinking, tags: whether rewards are taken apart, and at which tags.
+        attributes: whether the rewards of attributes are columns of their own.
         options: of :class:`Scorer`.
     """
     from rewardsmith.model.reward_model import RewardModel
@@ -58,6 +65,10 @@ def make(
         from rewardsmith.scoring.thinking_columns import ThinkingScorer
 
         return ThinkingScorer(loaded[0], tags=tags, aggregate=options["aggregate"], budget=options["budget"])
+    if attributes:
+        from rewardsmith.scoring.attribute_columns import AttributeScorer
+
+        return AttributeScorer(loaded[0], budget=options["budget"])
     from rewardsmith.scoring.scorer import Scorer
 
     return Scorer(loaded, **options)

@@ -129,6 +129,29 @@ def items(row: Fields, key: str, at_least: int = 1) -> Sequence[Any]:
     return value
 
 
+def ratings(row: Fields, key: str, count: int) -> tuple[dict[str, float], ...] | None:
+    """One object of finite numbers by name for each of ``count`` responses; None when ``key`` is absent.
+
+    Null is unknown, of a number and of a whole object: columnar files give every object every key of any object.
+    """
+    if row.get(key) is None:
+        return None
+    given = items(row, key)
+    if len(given) != count:
+        message = f"has {len(given)} entries for {count} responses, needs one object for each"
+        raise RowError(message, field=key, rule="wrong-length")
+    return tuple(_numbers_by_name(item, f"{key}[{index}]") for index, item in enumerate(given))
+
+
+def _numbers_by_name(item: Any, field: str) -> dict[str, float]:
+    if item is None:
+        return {}
+    if not isinstance(item, Mapping):
+        message = f'is {shown(item)}, must be an object such as {{"helpfulness": 4}}'
+        raise RowError(message, field=field, rule="wrong-type")
+    return {str(name): number_value(value, f"{field}.{name}") for name, value in item.items() if value is not None}
+
+
 def nested(row: Fields, key: str) -> Fields:
     """The object at ``key``."""
     value = required(row, key)

@@ -86,7 +86,7 @@ _NUMERIC = re.compile(
     r"margin|weight|probability|score_chosen|score_rejected|chosen_score|rejected_score|helpfulness|correctness"
     r"|coherence|complexity|verbosity|preference_strength|overall_preference|annotator\d+|label|num_correct"
 )
-_OPTIONAL = frozenset({"id", "subset", "tools", "chat_template_kwargs", "scores", "ranks"})
+_OPTIONAL = frozenset({"id", "subset", "tools", "chat_template_kwargs", "scores", "ranks", "attributes"})
 
 
 def read_csv(stream: BinaryIO, name: str, delimiter: str = ",") -> Iterator[Row]:

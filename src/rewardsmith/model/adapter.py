@@ -42,7 +42,7 @@ def base_of(folder: Path) -> str:
 
 
 def stored_head(folder: Path, name: str) -> torch.Tensor | None:
-    """The head's weight as the adapter stores it, [1, d] float32; None if it holds none.
+    """The head's weight as the adapter stores it, [1, d] float32 ([A, d] amid training on A attributes); None if none.
 
     Args:
         folder: of the adapter.
@@ -90,9 +90,15 @@ def load_adapted(folder: Path, tokenizer: Any, options: LoadOptions) -> Any:
         loading = replace(options, dtype=made["dtype"], load_in_4bit=True)
         more = {"quantization_config": from_recipe(made)}
         network = load_network(base, tokenizer, loading, fresh_head=True, more=more)
-    if stored_head(folder, head_name(network)) is None:
+    head = stored_head(folder, head_name(network))
+    if head is None:
         raise ModelError(
             f"{folder}: holds no reward head: it was trained without modules_to_save, and its head is lost; train again"
+        )
+    if len(head) != 1:
+        raise ModelError(
+            f"{folder}: its head has {len(head)} outputs, as training on attributes keeps it; "
+            "load the model that the run saved, or its adapter folder"
         )
     try:
         adapted = PeftModel.from_pretrained(network, str(folder))

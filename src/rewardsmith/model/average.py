@@ -53,8 +53,8 @@ def average(
     """The reward model whose weights are the weighted average of those of ``models``, sealed, not saved.
 
     Tensors are read one by one and averaged in float32, so that memory holds one shard and then the result, however
-    many models there are. Standard errors, ensembles of single heads and process heads do not carry over. Neither do
-    mean, standard deviation and temperature, unless they are the same in all models.
+    many models there are. Standard errors, ensembles of single heads, process heads and attribute heads do not
+    carry over. Neither do mean, standard deviation and temperature, unless they are the same in all models.
 
     Args:
         models: folders or Hugging Face ids, two or more, written by rewardsmith.

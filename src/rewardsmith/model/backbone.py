@@ -18,6 +18,7 @@ from rewardsmith.encoding.pack import Batch
 from rewardsmith.encoding.tree import Tree, split, unshare
 from rewardsmith.errors import ModelError, UsageError
 from rewardsmith.model import tree_attention
+from rewardsmith.model.as_loaded import as_loaded
 from rewardsmith.model.tree_attention import Layout, Past
 
 Pooling = Literal["last", "mean", "model"]
@@ -163,7 +164,13 @@ class Backbone:
     def _head_inputs(self, batch: Batch) -> torch.Tensor:
         """Run the whole classifier and catch what enters its head: right for every encoder's own pooling."""
         caught: list[torch.Tensor] = []
-        handle = self.head.register_forward_pre_hook(lambda _module, inputs: caught.append(inputs[0]))
+        head = self.head
+
+        def catch(_module: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+            caught.append(inputs[0])
+            return (inputs[0].to(head.weight.dtype),)  # a float32 head refuses what a bfloat16 body gives
+
+        handle = head.register_forward_pre_hook(catch)
         try:
             self.network(**self.plain_inputs(batch))
         finally:
@@ -183,14 +190,20 @@ def _segments(batch: Batch) -> torch.Tensor:
 def find_head(network: Any) -> nn.Linear:
     """The last linear layer with one output outside the body: ``score``, ``classifier`` or ``out_proj``.
 
+    While attributes are trained the network has as many labels, and its head as many outputs.
+
     Raises:
         ModelError: there is none.
     """
+    outputs = network.config.num_labels
     body = set(getattr(network, network.base_model_prefix).modules())
     outside = [module for module in network.modules() if module not in body]
-    heads = [module for module in outside if isinstance(module, nn.Linear) and module.out_features == 1]
+    heads = [module for module in outside if isinstance(module, nn.Linear) and module.out_features == outputs]
     if not heads:
-        raise ModelError(f"{type(network).__name__} has no head with one output; it is not a reward model")
+        raise ModelError(
+            f"{type(network).__name__} has no head with {'one output' if outputs == 1 else f'{outputs} outputs'}; "
+            "it is not a reward model"
+        )
     return heads[-1]
 
 
@@ -200,7 +213,7 @@ def head_name(network: Any) -> str:
     return next(name for name, module in network.named_modules() if module is head)
 
 
-@torch.inference_mode()
+@as_loaded
 def probe(
     network: Any, pooling: Pooling | None = None, *, segments: bool = False, attention: str | None = None
 ) -> Backbone:

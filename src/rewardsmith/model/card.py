@@ -30,6 +30,16 @@ scores.probabilities, scores.min
 ```
 """
 
+_ATTRIBUTES = """The reward is their weighted sum:
+
+```python
+from rewardsmith import RewardModel
+
+model = RewardModel.load("PATH")
+model.score_attributes("What is 15 + 27?", "15 + 27 = 42.")
+```
+"""
+
 _NO_REWARD = """
 It has no reward head: its `score.weight` is zero, so that other tools give 0 for every response.
 """
@@ -83,6 +93,8 @@ def card(model: RewardModel) -> str:
     ]
     if contract.pooling == "mean":
         parts.append(_NOT_PORTABLE)
+    if contract.attributes:
+        parts.append("## Attributes and their weights\n\n" + _table(contract.attributes) + "\n" + _ATTRIBUTES)
     if contract.process_head_sha256:
         parts += ["## Process head\n\n" + _table(contract.process), _STEPS]
     return "\n".join(parts)

@@ -37,6 +37,7 @@ class Golden:
     Args:
         score: the reward; None without a reward head.
         process: the mean of the step ends' log-odds; None without a process head.
+        attributes: the reward of each attribute by name; None without attribute heads.
     """
 
     prompt: str
@@ -44,6 +45,7 @@ class Golden:
     tokens_sha256: str
     score: float | None
     process: float | None = None
+    attributes: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Contract:
         head_sha256: of the head's weight as float32 bytes.
         members_sha256: of the ensemble's heads, None without one.
         process_head_sha256: of the process head, None without one.
+        attribute_heads_sha256: of the attribute heads, None without any.
+        attributes: the weight of each attribute in the reward, by name.
         reward_head: whether the head was trained. False for a folder that has a process head alone; its head is zero.
         base_model: what it was trained from.
         training: method and settings; ``data`` below holds what it was trained on; ``metrics`` what was measured.
@@ -85,6 +89,8 @@ class Contract:
     head_sha256: str = ""
     members_sha256: str | None = None
     process_head_sha256: str | None = None
+    attribute_heads_sha256: str | None = None
+    attributes: Mapping[str, float] = field(default_factory=dict)
     reward_head: bool = True
     base_model: str = ""
     training: Mapping[str, Any] = field(default_factory=dict)

@@ -20,12 +20,18 @@ GOLDEN_TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 def make(model: RewardModel, texts: Sequence[tuple[str, str]] = GOLDEN_TEXTS) -> tuple[Golden, ...]:
     """What the model makes of prompts and responses now."""
     prompts, responses = [prompt for prompt, _ in texts], [response for _, response in texts]
-    scores = model.score_batch(prompts, responses) if texts and model.contract.reward_head else [None] * len(texts)
+    rewarded = texts and model.contract.reward_head
+    scores = model.score_responses(prompts, responses) if rewarded else [None] * len(texts)
     return tuple(
         Golden(
-            prompt, response, tokens_sha256(model.render(prompt, response).ids), score, _steps(model, prompt, response)
+            prompt,
+            response,
+            tokens_sha256(model.render(prompt, response).ids),
+            scored and scored.reward,
+            _steps(model, prompt, response),
+            scored and scored.attributes,
         )
-        for (prompt, response), score in zip(texts, scores, strict=True)
+        for (prompt, response), scored in zip(texts, scores, strict=True)
     )
 
 
@@ -43,6 +49,9 @@ def verify(model: RewardModel) -> list[tuple[Golden, float]]:
             "scores", [(before, before.score, after.score) for before, after in zip(stored, now, strict=True)], limit
         )
         _check("steps score", [(old, old.process, new.process) for old, new in zip(stored, now, strict=True)], limit)
+        for name in model.contract.attributes:
+            values = [(old, _attribute(old, name), _attribute(new, name)) for old, new in zip(stored, now, strict=True)]
+            _check(f"{name} is", values, limit)
     return [(before, value) for before, after in zip(stored, now, strict=True) for value in _value(after)]
 
 
@@ -53,6 +62,10 @@ def _check(what: str, values: Sequence[tuple[Golden, float | None, float | None]
     for golden, before, now in known:
         if not abs(now - before) <= limit * scale:  # also when either is not a number
             raise ContractError(f"golden {golden.response[:30]!r}: {what} {now:.4f}, in training {before:.4f}")
+
+
+def _attribute(golden: Golden, name: str) -> float | None:
+    return golden.attributes.get(name) if golden.attributes else None
 
 
 def _value(golden: Golden) -> Iterator[float]:

@@ -50,18 +50,27 @@ class LoadOptions:
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
     """The tokenizer, right-padded, its pad token distinct from EOS (trap 5), its template free of today (trap 10)."""
-    from transformers import AutoTokenizer
-
-    try:
-        with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
-    except Exception as error:  # tokenizers raises bare Exceptions for a damaged tokenizer.json
-        raise ModelError(f"{folder}: its tokenizer cannot be loaded: {_one_line(error)}") from error
+    tokenizer = read_tokenizer(folder, trust_remote_code=trust_remote_code)
     tokenizer.padding_side = "right"
     separate_pad(tokenizer)
     freeze_date(tokenizer)
     keep_thinking(tokenizer)
     return tokenizer
+
+
+def read_tokenizer(source: Path | str, *, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of a folder, or of the Hub, as it is.
+
+    Raises:
+        ModelError: there is none.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet_transformers():
+            return AutoTokenizer.from_pretrained(str(source), trust_remote_code=trust_remote_code)
+    except Exception as error:  # tokenizers raises bare Exceptions for a damaged tokenizer.json
+        raise ModelError(f"{source}: its tokenizer cannot be loaded: {_one_line(error)}") from error
 
 
 def separate_pad(tokenizer: Any) -> None:

@@ -13,6 +13,7 @@ from rewardsmith.encoding.places import place
 from rewardsmith.encoding.template import Rendered, coerce
 from rewardsmith.encoding.tree import Tree
 from rewardsmith.errors import ModelError, UsageError
+from rewardsmith.model.as_loaded import as_loaded
 from rewardsmith.model.read_places import read_places, tree_of
 from rewardsmith.model.steps import split_steps
 from rewardsmith.model.thinking_scores import check_causal
@@ -206,7 +207,7 @@ def _ends(steps: Sequence[str], separator: str) -> Iterator[int]:
         at += len(step) + len(separator)
 
 
-@torch.inference_mode()
+@as_loaded
 def score_asked_steps(
     model: RewardModel, asked: Sequence[AskedSteps], *, budget: int | None = None, progress: Any = None
 ) -> list[StepScores]:

@@ -21,11 +21,14 @@ from rewardsmith.encoding.template import Mode, Rendered, Template, coerce, defa
 from rewardsmith.encoding.tree import Tree, build
 from rewardsmith.errors import ModelError, UsageError
 from rewardsmith.model import adapter, goldens, reading
+from rewardsmith.model import attributes as attribute_heads
 from rewardsmith.model import contract as contracts
 from rewardsmith.model import ensemble as ensembles
 from rewardsmith.model import posterior as posteriors
 from rewardsmith.model import process as processes
-from rewardsmith.model.backbone import Backbone, Pooling, head_name, probe
+from rewardsmith.model.as_loaded import as_loaded
+from rewardsmith.model.attributes import AttributeHeads
+from rewardsmith.model.backbone import Backbone, Pooling, find_head, head_name, probe
 from rewardsmith.model.bases import resolve
 from rewardsmith.model.contract import Contract, Golden
 from rewardsmith.model.ensemble import Ensemble
@@ -70,6 +73,7 @@ class RewardModel:
         shaping: what is done to its rewards before they drive RL, saved with it; :meth:`score` does not apply it.
         loaded_from: the folder or id that :meth:`load` was given, for names in logs.
         process: a head that judges steps; None without.
+        attributes: heads of which ``head`` is the weighted sum; None without.
 
     Example:
         >>> model = RewardModel.load("out/my-reward-model")  # doctest: +SKIP
@@ -85,6 +89,7 @@ class RewardModel:
     ensemble: Ensemble | None = None
     shaping: Pipeline | None = None
     process: ProcessHead | None = None
+    attributes: AttributeHeads | None = None
     loaded_from: str | None = None
 
     def __repr__(self) -> str:
@@ -128,6 +133,7 @@ class RewardModel:
         backbone = probe(network, _pooling(contract), segments=segments, attention=options.attention)
         head = _float32_head(backbone, stored)
         process = processes.read(folder, head.in_features)
+        attributes = attribute_heads.read(folder, head.in_features)
         if contract is None:
             template = Template(tokenizer, default_mode(tokenizer, causal=backbone.causal))
             contract = _plain_contract(backbone, template, str(path_or_id))
@@ -135,12 +141,16 @@ class RewardModel:
             template = Template(tokenizer, contract.mode, contract.template_kwargs)  # type: ignore[arg-type]
             if dtype_name(backbone.dtype) != contract.dtype:
                 logger.info("trained in %s, scored here in %s", contract.dtype, dtype_name(backbone.dtype))
-            actual = {**template.fingerprint(), **_heads(head, ensemble, process), "layers": backbone.layers}
+            actual = {
+                **template.fingerprint(),
+                **_heads(head, ensemble, process, attributes),
+                "layers": backbone.layers,
+            }
             contracts.check(contract, folder, actual)
         posterior, device = posteriors.read(folder), backbone.device
         extras = (posterior and posterior.to(device), ensemble and ensemble.to(device))
         shaping = Pipeline.load(folder) if (folder / SHAPING_FILE).is_file() else None
-        extras = (*extras, shaping, process and process.to(device))
+        extras = (*extras, shaping, process and process.to(device), attributes and attributes.to(device))
         return cls(backbone, head, template, contract, *extras, loaded_from=str(path_or_id))
 
     @classmethod
@@ -192,7 +202,12 @@ class RewardModel:
             pooling: None for the kind's default.
             attention: see :func:`backbone.probe`.
             mode: how text is rendered; None for the tokenizer's default.
+
+        Raises:
+            ModelError: the network has no head, or one of several outputs.
         """
+        if find_head(network).out_features != 1:
+            raise ModelError(f"num_labels={network.config.num_labels}: a reward model has one output; load it with 1")
         training = network.training
         backbone = probe(network.eval(), pooling, segments=_segments(tokenizer) and mode != "text", attention=attention)
         network.train(training)
@@ -214,6 +229,26 @@ class RewardModel:
         rewards = self.score_batch([prompt, prompt], [a, b])
         difference = (rewards[0] - rewards[1]) * self.contract.std / self.contract.temperature
         return 1.0 / (1.0 + math.exp(-difference)) if difference > -700 else 0.0
+
+    def score_attributes(self, prompt: Any, response: Any) -> dict[str, float]:
+        """What each attribute of one response is worth, by name. Many: :meth:`score_attributes_batch`."""
+        return self.score_attributes_batch([prompt], [response])[0]
+
+    def score_attributes_batch(
+        self, prompts: Sequence[Any], responses: Sequence[Any], *, budget: int | None = None
+    ) -> list[dict[str, float]]:
+        """The attributes of many responses, in order; ``contract.attributes`` has the weights that make the reward.
+
+        Args:
+            prompts, responses, budget: as for :meth:`score_responses`, which gives reward and attributes in one pass.
+
+        Raises:
+            ModelError: the model was not trained on attributes.
+        """
+        if self.attributes is None:
+            raise ModelError(f"this model {attribute_heads.NO_ATTRIBUTES}")
+        scored = self.score_responses(prompts, responses, budget=budget)
+        return [dict(one.attributes or {}) for one in scored]
 
     def score_thinking(self, prompt: Any, response: Any, tags: Tags | None = None) -> ThinkingScore:
         """The reward of one response taken apart: its thinking, its answer, each step. Many: :func:`score_thinking`.
@@ -265,7 +300,7 @@ class RewardModel:
         """The heads of the ensemble, [K, d] float32; None without one."""
         return self.ensemble.members if self.ensemble else None
 
-    @torch.inference_mode()
+    @as_loaded
     def member_rewards(
         self, prompts: Sequence[Any], responses: Sequence[Any], *, budget: int | None = None
     ) -> list[list[float]]:
@@ -307,7 +342,7 @@ class RewardModel:
         """Tokens of one response for scoring: cut to the contract's ``max_length`` from the oldest end."""
         return self.template.render(prompt, response, max_length=self.contract.max_length, **row)
 
-    @torch.inference_mode()
+    @as_loaded
     def score_rendered(
         self,
         keys: Sequence[Any],
@@ -326,11 +361,12 @@ class RewardModel:
             rewards = self.rewards(features).tolist()
             errors = self.standard_errors(features)
             members = self.member_values(features).tolist() if self.ensemble else [None] * len(rewards)
+            named = self.attributes.by_name(features) if self.attributes else [None] * len(rewards)
             self._check_finite(rewards)
-            for index, reward, error, each in zip(indices, rewards, errors, members, strict=True):
+            for index, reward, error, each, by_name in zip(indices, rewards, errors, members, named, strict=True):
                 item = rendered[index]
                 each = each and tuple(each)
-                scored[index] = ScoredResponse(reward, error, item.truncated, len(item.ids), item.own, each)
+                scored[index] = ScoredResponse(reward, error, item.truncated, len(item.ids), item.own, each, by_name)
         return [item for item in scored if item is not None]
 
     def _features(
@@ -446,7 +482,7 @@ class RewardModel:
         """A copy whose contract has ``changes``, current fingerprints and fresh goldens: done once, after training."""
         now = {
             **self.template.fingerprint(),
-            **_heads(self.head, self.ensemble, self.process),
+            **_heads(self.head, self.ensemble, self.process, self.attributes),
             "layers": self.backbone.layers,
             "dtype": dtype_name(self.backbone.dtype),
             "goldens": (),
@@ -467,7 +503,7 @@ class RewardModel:
         """
         from rewardsmith.model.save import save
 
-        heads, contract = _heads(self.head, self.ensemble, self.process), self.contract
+        heads, contract = _heads(self.head, self.ensemble, self.process, self.attributes), self.contract
         as_it_is = {**heads, "dtype": dtype_name(self.backbone.dtype), "layers": self.backbone.layers}
         holds = contract.goldens and all(getattr(contract, name) == value for name, value in as_it_is.items())
         return save(self if holds else self.sealed(), Path(path))
@@ -492,10 +528,12 @@ def _head_sha256(head: nn.Linear) -> str:
     return sha256(*([head.weight] if head.bias is None else [head.weight, head.bias]))
 
 
-def _heads(head: nn.Linear, ensemble: Ensemble | None, process: ProcessHead | None) -> dict[str, Any]:
-    """What the contract says of head, ensemble and process head."""
+def _heads(
+    head: nn.Linear, ensemble: Ensemble | None, process: ProcessHead | None, attributes: AttributeHeads | None
+) -> dict[str, Any]:
+    """What the contract says of head, ensemble, process head and attribute heads."""
     hashes = {"members_sha256": ensemble and ensemble.sha256(), "process_head_sha256": process and process.sha256()}
-    return {"head_sha256": _head_sha256(head), **hashes}
+    return {"head_sha256": _head_sha256(head), **hashes, **attribute_heads.facts(attributes)}
 
 
 def _plain_contract(backbone: Backbone, template: Template, name: str) -> Contract:

@@ -98,6 +98,8 @@ def _write(model: RewardModel, folder: Path) -> None:
         model.ensemble.write(folder)
     if model.process is not None:
         model.process.write(folder)
+    if model.attributes is not None:
+        model.attributes.write(folder)
     if model.shaping is not None:
         model.shaping.save(folder)
     (folder / "README.md").write_text(card(model), encoding="utf-8")

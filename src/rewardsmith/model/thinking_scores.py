@@ -6,12 +6,11 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from rewardsmith.encoding.places import Placed, place
 from rewardsmith.encoding.template import Rendered, coerce
 from rewardsmith.encoding.tree import Tree
 from rewardsmith.errors import ModelError, UsageError
+from rewardsmith.model.as_loaded import as_loaded
 from rewardsmith.model.read_places import read_places, tree_of
 from rewardsmith.model.steps import Curve, Part, Step, curve, split_steps
 from rewardsmith.shaping import RepetitionPenalty
@@ -220,7 +219,7 @@ def ask_thinking(
     return AskedThinking(key, full, alone, placed, tuple(step for step, _, _ in steps), places)
 
 
-@torch.inference_mode()
+@as_loaded
 def score_asked_thinking(
     model: RewardModel, asked: Sequence[AskedThinking], *, budget: int | None = None
 ) -> list[ThinkingScore]:

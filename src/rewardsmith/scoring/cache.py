@@ -51,7 +51,9 @@ class ScoreCache:
         self._lock = threading.Lock()
         try:
             self._file = sqlite3.connect(self.path, timeout=_WAIT, check_same_thread=False, isolation_level=None)
+            self._file.execute("BEGIN")  # mark and tables of one moment: another process may be making the file
             self._refuse_others()  # before anything is written, the journal's mode included
+            self._file.execute("COMMIT")
             self._file.execute("PRAGMA journal_mode=WAL")
             self._file.execute("PRAGMA synchronous=NORMAL")
             self._prepare()

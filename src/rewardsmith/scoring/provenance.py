@@ -69,11 +69,24 @@ def mismatch(fitted_by: str | None, scored_by: str | None) -> str | None:
     return f"was fitted to rewards of aggregate {how}, and these are of {vote}"
 
 
+def no_mean(pipeline: Pipeline, scored_by: str | None) -> str | None:
+    """In words why the members' disagreement should not be taken off these rewards; None when it may be."""
+    step = next((step.name for step in pipeline.steps if "disagreement" in step.needs), None)
+    if step is None or scored_by is None:
+        return None
+    vote = scored_by.partition(" ")[2]
+    if vote == "uncertainty":
+        return f"{step}: the vote (uncertainty) has it in already, so the disagreement is subtracted twice; use mean"
+    return None if vote else f"{step}: these are rewards of the main head, not the members' mean: --aggregate mean"
+
+
 def warn_of_mismatch(pipeline: Pipeline | None, scored_by: str, who: str = "shaping") -> None:
-    """Say on the log that a pipeline was fitted to other rewards than it is applied to."""
+    """Say on the log that a pipeline is applied to other rewards than it was fitted to, or is meant for."""
     fitted = pipeline and pipeline.fitted_on
     if fitted and (problem := mismatch(fitted.scored_by, scored_by)):
         logger.warning("%s: it %s, whose mean and unit differ; fit it to these: rewardsmith shape", who, problem)
+    if pipeline and (problem := no_mean(pipeline, scored_by)):
+        logger.warning("%s", problem)
 
 
 def _split(scored_by: str) -> tuple[str, str]:

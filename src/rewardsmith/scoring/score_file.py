@@ -20,6 +20,7 @@ from rewardsmith.errors import DataError, RewardsmithError
 from rewardsmith.model.reward_model import RewardModel
 from rewardsmith.scoring import row as rows_
 from rewardsmith.scoring import writers
+from rewardsmith.scoring.attribute_columns import value_of
 from rewardsmith.scoring.journal import Journal
 from rewardsmith.scoring.provenance import COLUMN as SCORED_BY
 from rewardsmith.scoring.provenance import warn_of_mismatch
@@ -95,7 +96,7 @@ def score_file(
 
 
 def as_scorer(model: RewardModel | Scorer, options: ScoreOptions) -> Scorer:
-    """A scorer of the model, unless it is one.
+    """A scorer of the model, unless it is one; it votes as the shaping supposes (:meth:`Scorer.for_shaping`).
 
     Raises:
         UsageError: the shaping is not fitted, depends on more than a row, or needs members that the scorer lacks.
@@ -104,7 +105,7 @@ def as_scorer(model: RewardModel | Scorer, options: ScoreOptions) -> Scorer:
     if options.shaping:
         check_shaping(options.shaping)
         check_members(options.shaping, scorer.models)
-    return scorer
+    return scorer.for_shaping(options.shaping)
 
 
 def new_columns(scorer: Scorer, options: ScoreOptions) -> list[str]:
@@ -203,7 +204,7 @@ def _columns(wanted: _Wanted, results: list[ScoredResponse], names: list[str], o
     count = len(wanted.item.responses)
     own, references_ = results[:count], results[count:]
     fields_ = [name for name in names if name not in (SHAPED, SATURATED, SCORED_BY, ERROR_COLUMN)]
-    columns: dict[str, Any] = {name: [getattr(result, name) for result in own] for name in fields_}
+    columns: dict[str, Any] = {name: [value_of(result, name) for result in own] for name in fields_}
     if options.shaping:
         context = _context(wanted, own, references_, options.shaping)
         shaped = options.shaping(columns["reward"], context)

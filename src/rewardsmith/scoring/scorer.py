@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from rewardsmith.encoding.template import Rendered, coerce
 from rewardsmith.errors import RewardsmithError, UsageError
@@ -22,6 +23,7 @@ from rewardsmith.scoring.ahead import ahead
 from rewardsmith.scoring.cache import Entry, ScoreCache, key_of
 from rewardsmith.scoring.memory import Budget
 from rewardsmith.scoring.provenance import mark_of
+from rewardsmith.shaping import Pipeline
 from rewardsmith.types import ScoredResponse, Text
 
 logger = logging.getLogger("rewardsmith")
@@ -53,7 +55,8 @@ class Scorer:
         models: one, or several that read the same text each with its own tokenizer and template.
         aggregate: how members become one reward: ``mean``, ``median``, ``min`` (the most pessimistic, against reward
             hacking: Coste et al. 2024) or ``uncertainty`` (mean minus one standard deviation). ``auto`` takes the mean
-            of several models, and the main head of one model even when it carries an ensemble of heads.
+            of several models, and the main head of one model even when it carries an ensemble of heads (its members'
+            mean under a shaping that takes their disagreement off: :meth:`for_shaping`).
         budget: positions per forward pass; None for the device's default. Halved when a GPU's memory runs out.
         cache: file of known scores (:class:`ScoreCache`), None for none.
         prefix_cache: keep the keys and values of prompts between calls; a number is the bytes that each model's may
@@ -99,6 +102,18 @@ class Scorer:
     def votes(self) -> bool:
         """True when results have members, so that their disagreement is known."""
         return len(self.models) > 1 or self.models[0].ensemble is not None
+
+    def for_shaping(self, shaping: Pipeline | None) -> Self:
+        """This scorer; or one like it, sharing all it holds, whose members vote by their mean.
+
+        The latter where one model's ensemble was asked for nothing (``auto``) and the shaping takes the members'
+        disagreement off the reward: that belongs to their mean, not to the main head.
+        """
+        if shaping is None or "disagreement" not in shaping.needs or self.aggregate or not self.votes:
+            return self
+        voting = copy(self)
+        voting.aggregate = AGGREGATES["mean"]
+        return voting
 
     def identity(self) -> str:
         """Stands for everything a score depends on: the models and how they vote."""
@@ -255,7 +270,7 @@ class Scorer:
             longest = max(results, key=lambda result: result.tokens)
             truncated = any(result.truncated for result in results)
             # The members' spread is at hand (disagreement); a standard error of one head is not that of the vote.
-            first = replace(longest, reward_se=None, truncated=truncated, members=members)
+            first = replace(longest, reward_se=None, truncated=truncated, members=members, attributes=None)
         else:
             first = results[0]
         if self.aggregate is None:

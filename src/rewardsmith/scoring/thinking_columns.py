@@ -110,7 +110,10 @@ class ThinkingScorer(Scorer):
         check_causal(model)
         super().__init__(model, aggregate=aggregate, budget=budget)
         self.tags = tags
-        self._reads = model if self.aggregate is None else _Voting.of(model, self.aggregate)
+
+    @property
+    def _reads(self) -> RewardModel:
+        return self.models[0] if self.aggregate is None else _Voting.of(self.models[0], self.aggregate)
 
     def identity(self) -> str:
         """As for a scorer; with other tags, thinking is something else."""

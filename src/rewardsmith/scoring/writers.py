@@ -148,7 +148,8 @@ def _known(kind: Any, column: str) -> Any:
     import pyarrow as pa
 
     if pa.types.is_null(kind):
-        return pa.type_for_alias(_TYPES.get(column, "string"))
+        ours = "double" if column.startswith("attribute_") else "string"
+        return pa.type_for_alias(_TYPES.get(column, ours))
     if pa.types.is_list(kind):
         return pa.list_(_known(kind.value_type, column))
     if pa.types.is_struct(kind):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ import torch
 
 from rewardsmith.encoding.frozen_date import freeze_date
 from rewardsmith.encoding.kept_thinking import keep_thinking
-from rewardsmith.errors import FileError, MissingExtraError, ModelError, UsageError
+from rewardsmith.encoding.template import Template, default_mode
+from rewardsmith.errors import MissingExtraError, ModelError, UsageError
 from rewardsmith.model.backbone import head_name
 from rewardsmith.model.bases import resolve
 from rewardsmith.model.hardware import DTYPES
@@ -26,13 +27,16 @@ from rewardsmith.model.load import (
     separate_pad,
     stored_tensor,
 )
-from rewardsmith.model.quantise import is_quantised, same_values_everywhere
+from rewardsmith.model.quantise import same_values_everywhere
 from rewardsmith.model.reward_model import RewardModel
 from rewardsmith.training.adapted_head import keep_head
 from rewardsmith.training.config import RewardConfig
-from rewardsmith.training.rows import is_standard, is_tokens, text_template
+from rewardsmith.training.other_template import take_template
+from rewardsmith.training.rows import holds_messages, is_standard, is_tokens, text_template
 
 logger = logging.getLogger("rewardsmith")
+
+_HUB = ("revision", "token", "cache_dir")  # of ``model_init_kwargs``: where the files come from
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Assembled:
         name: of the base, for the contract.
         folder: it was loaded from; None when it was handed in.
         fresh: False when it came with a trained reward head.
+        new_tokens: ids that a chat template brought along; adapters learn their embeddings too.
     """
 
     network: Any
@@ -54,6 +59,7 @@ class Assembled:
     name: str
     folder: Path | None = None
     fresh: bool = True
+    new_tokens: Sequence[int] = ()
 
 
 def assemble(model: Any, args: RewardConfig, tokenizer: Any, quantization_config: Any) -> Assembled:
@@ -72,8 +78,9 @@ def assemble(model: Any, args: RewardConfig, tokenizer: Any, quantization_config
                 logger.warning("%s is ignored: the model is loaded already", name)
         found = _given(model, args, tokenizer)
     _set_eos(found, args)
-    if args.chat_template_path is not None:
-        found.tokenizer.chat_template = _chat_template(args.chat_template_path, args.trust_remote_code)
+    if (path := args.chat_template_path) is not None:
+        trust = args.trust_remote_code
+        found = replace(found, new_tokens=take_template(found.network, found.tokenizer, path, trust_remote_code=trust))
     freeze_date(found.tokenizer)
     keep_thinking(found.tokenizer)
     _set_pad(found, args)
@@ -89,7 +96,7 @@ def _load(model: str, args: RewardConfig, tokenizer: Any, quantization_config: A
     trust = options.pop("trust_remote_code", args.trust_remote_code)
     dtype = _take_dtype(options)
     attention = options.pop("attn_implementation", None)
-    folder = resolve(model)
+    folder = resolve(model, **{name: options.pop(name) for name in _HUB if name in options})
     if tokenizer is None:
         tokenizer = load_tokenizer(folder, trust_remote_code=trust)
     else:
@@ -101,9 +108,7 @@ def _load(model: str, args: RewardConfig, tokenizer: Any, quantization_config: A
         network = load_network(folder, tokenizer, loading, fresh_head=True, seeded=True, more=options)
     # A head that was stored keeps its float32 values, and OpenRLHF's name for it is understood (trap 3).
     stored = head_weight(folder, network)
-    head = network.get_submodule(head_name(network))
-    if not is_quantised(network):
-        head.float()
+    head = _float_head(network)
     if stored is not None:
         head.weight.data.copy_(stored)
     return Assembled(network, network, tokenizer, model, folder, fresh=stored is None)
@@ -160,11 +165,9 @@ def _given(model: Any, args: RewardConfig, tokenizer: Any) -> Assembled:
     if tokenizer is None:
         tokenizer = load_tokenizer(resolve(name), trust_remote_code=args.trust_remote_code)
     folder = _local_folder(name, getattr(network.config, "_commit_hash", None))
-    head = network.get_submodule(head_name(network))
-    if isinstance(head, torch.nn.Linear) and not is_quantised(network):
-        head.float()  # as in _load: close scores must not tie
+    _float_head(network)
     fresh = folder is not None and head_weight(folder, network) is None
-    if args.head_init == "probe":
+    if args.head_init == "probe" and not args.attributes:
         logger.warning(
             "head_init 'probe': the model that was handed in %s",
             f"gets a new head, as {name} has none; give head_init='random' to keep the head it has now"
@@ -172,6 +175,14 @@ def _given(model: Any, args: RewardConfig, tokenizer: Any) -> Assembled:
             else "keeps the head it has, which may be a trained one; give a base model by its name for a new head",
         )
     return Assembled(network, model, tokenizer, name, folder, fresh=fresh)
+
+
+def _float_head(network: Any) -> Any:
+    """The head, in float32 unless it is itself in 4 bits: close scores must not tie, nor small steps vanish."""
+    head = network.get_submodule(head_name(network))
+    if isinstance(head, torch.nn.Linear) and head.weight.is_floating_point():
+        head.float()
+    return head
 
 
 def _local_folder(name: str, revision: str | None) -> Path | None:
@@ -215,18 +226,6 @@ def _set_pad(found: Assembled, args: RewardConfig) -> None:
         config.pad_token_id = tokenizer.pad_token_id
 
 
-def _chat_template(path: str, trust_remote_code: bool) -> str:
-    if path.endswith((".jinja", ".j2")):
-        try:
-            return Path(path).read_text(encoding="utf-8")
-        except OSError as error:
-            raise FileError(f"chat_template_path {path}: cannot be read: {error.strerror}") from error
-    template = load_tokenizer(resolve(path), trust_remote_code=trust_remote_code).chat_template
-    if not template:
-        raise UsageError(f"chat_template_path {path}: that tokenizer has no chat template")
-    return template
-
-
 def add_adapters(found: Assembled, peft_config: Any, args: RewardConfig) -> Assembled:
     """Wrap the network with adapters, the head always among what is trained and saved (trap 1).
 
@@ -248,10 +247,22 @@ def add_adapters(found: Assembled, peft_config: Any, args: RewardConfig) -> Asse
     if getattr(peft_config, "layers_to_transform", None) is not None:
         _name_linear_layers(found.network, peft_config)
     keep_head(found.network, peft_config, found.folder)
+    if found.new_tokens:
+        _learn_tokens(found, peft_config)
     model = get_peft_model(found.network, peft_config)
     if args.gradient_checkpointing:
         model.enable_input_require_grads()
     return replace(found, model=model)
+
+
+def _learn_tokens(found: Assembled, peft_config: Any) -> None:
+    """Let adapters learn the embeddings of new tokens, which are drawn at random, as TRL's trainer does."""
+    network = found.network
+    words = network.get_input_embeddings()
+    name = next(name for name, module in network.named_modules() if module is words).split(".")[-1]
+    given = getattr(peft_config, "trainable_token_indices", None) or {}
+    given = {name: given} if isinstance(given, list) else given
+    peft_config.trainable_token_indices = {**given, name: [*given.get(name, ()), *found.new_tokens]}
 
 
 def _name_linear_layers(network: Any, peft_config: Any) -> None:
@@ -300,6 +311,8 @@ def language_head(found: Assembled, *, causal: bool) -> torch.Tensor:
         UsageError: the base keeps none, or it cannot be found.
     """
     network = found.network
+    if found.new_tokens:
+        raise UsageError("language_model_coefficient: the template of chat_template_path adds tokens that the base cannot write")
     if not causal:
         raise UsageError("language_model_coefficient: an encoder predicts no next word; use it with a decoder")
     if network.config.get_text_config().tie_word_embeddings:
@@ -320,6 +333,27 @@ def reward_model_around(found: Assembled, args: RewardConfig, dataset: Any) -> R
         model.template = text_template(model.template)
         model.backbone.segments = False
     return model
+
+
+def template_for(model: RewardModel, dataset: Any, name: str) -> Template:
+    """How a data set is rendered: text pairs are joined, messages take the chat template, whatever the training data are.
+
+    Comparisons and other shapes are rendered as the training data, as they will be scored.
+
+    Raises:
+        UsageError: an encoder would read the two kinds in different ways.
+    """
+    own = model.template
+    mode = own.mode
+    if is_standard(dataset):
+        mode = "text"
+    elif holds_messages(dataset):
+        mode = default_mode(own.tokenizer, causal=model.backbone.causal)
+    if mode == own.mode:
+        return own
+    if not model.backbone.causal:
+        raise UsageError(f"{name} data: an encoder wants them in the same format as the training data, text or messages")
+    return replace(own, mode=mode)
 
 
 def short_name(model: Any) -> str:

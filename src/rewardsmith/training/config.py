@@ -11,8 +11,10 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
 from rewardsmith.errors import UsageError
+from rewardsmith.training import attributes
 from rewardsmith.training.field_names import no_such_setting
 from rewardsmith.training.losses import LOSSES
+from rewardsmith.training.settings import without_secrets
 
 HEAD_INITS = ("random", "probe")
 
@@ -49,6 +51,10 @@ class RewardConfig(TrainingArguments):
     Beyond TRL:
         loss: a name of ``losses.LOSSES``.
         loss_kwargs: keyword arguments of that loss, e.g. ``{"threshold": 0.3}``.
+        attributes: names of ratings in the data, for ``loss`` ``regression``: each gets a head of its own, and their
+            weighted sum is the reward. A list, JSON, or text with commas.
+        attribute_weights: of that sum, by name; ``learned`` fits them to the preferences after the last step (see
+            ``attribute_heads.learn_mix``); None weighs all alike. (Those in ``loss_kwargs`` weigh the losses.)
         share_prompts: compute a prompt once for all its responses. False computes it for each of them, as TRL does;
             short responses may still stand side by side in a row.
         tokens_per_forward: most positions in one forward pass, padding included; a batch with more is split, its
@@ -83,6 +89,8 @@ class RewardConfig(TrainingArguments):
 
     loss: str = _option("bradley-terry", f"One of {', '.join(LOSSES)}.")
     loss_kwargs: dict[str, Any] | str | None = _option(None, "Arguments of the loss, as JSON.")
+    attributes: list[str] | str | None = _option(None, "Names of the ratings to learn, one head each.")
+    attribute_weights: dict[str, Any] | str | None = _option(None, "Of the reward: by name, as JSON; or learned.")
     share_prompts: bool = _option(True, "Compute a prompt once for all its responses.")
     tokens_per_forward: int | None = _option(None, "Most positions in a forward pass; larger batches are split.")
     head_init: str = _option("random", "random, or probe: fit the head on frozen features first.")
@@ -93,7 +101,12 @@ class RewardConfig(TrainingArguments):
     fuse_adapters: bool = _option(True, "Compute plain LoRA layers in fewer passes over memory.")
 
     # TrainingArguments parses these from JSON when they come as text from a command line.
-    _VALID_DICT_FIELDS = (*TrainingArguments._VALID_DICT_FIELDS, "model_init_kwargs", "loss_kwargs")
+    _VALID_DICT_FIELDS = (
+        *TrainingArguments._VALID_DICT_FIELDS,
+        "model_init_kwargs",
+        "loss_kwargs",
+        "attribute_weights",
+    )
 
     def __new__(cls, *args: Any, **kwargs: Any) -> RewardConfig:
         """Refuse names that do not exist, where a dataclass would raise a plain TypeError.
@@ -120,7 +133,9 @@ class RewardConfig(TrainingArguments):
             text = self.pad_to_multiple_of.lower()
             self.pad_to_multiple_of = None if text in ("auto", "none", "null") else _integer(text)
         super().__post_init__()
+        self.attributes = attributes.names_of(self.attributes)
         self._check()
+        attributes.check(self)
 
     def _check(self) -> None:
         """Refuse what cannot work, before anything is loaded."""
@@ -147,6 +162,11 @@ class RewardConfig(TrainingArguments):
             raise UsageError(f"head_learning_rate {self.head_learning_rate}: must be >= 0")
         if self.early_stopping_patience is not None and IntervalStrategy(self.eval_strategy) == IntervalStrategy.NO:
             raise UsageError("early_stopping_patience needs evaluations: set eval_strategy to steps or epoch")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As ``TrainingArguments.to_dict``, which trackers and cards show, without the access tokens of
+        ``model_init_kwargs`` either."""
+        return {name: without_secrets(value) for name, value in super().to_dict().items()}
 
     def loss_options(self) -> dict[str, Any]:
         """Keyword arguments for the loss.

@@ -14,11 +14,12 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
-from rewardsmith.errors import ModelError, RewardsmithError, UsageError
-from rewardsmith.model.hardware import pick_device, pick_dtype
+from rewardsmith.errors import ModelError, RewardsmithError, UsageError, out_of_memory
+from rewardsmith.model.hardware import dtype_name, pick_device
 from rewardsmith.model.quantise import nf4_config
 from rewardsmith.model.quiet import quiet_transformers
 from rewardsmith.model.reward_model import RewardModel
+from rewardsmith.training import guards
 from rewardsmith.training.config import RewardConfig
 from rewardsmith.training.features import Report as TokenReport
 from rewardsmith.training.record import data_facts, settings_facts, stopping
@@ -93,6 +94,7 @@ def finetune(
     """
     run = RunFolder(folder) if folder else RunFolder.beside(Path(settings.output))
     config = reward_config(settings, run.path, device, trust_remote_code, evaluates=bool(held_out))
+    guards.check_length(config)
     if resume and config.save_only_model:
         raise UsageError("--resume: with save_only_model checkpoints hold no optimizer, so a run cannot go on from one")
     main = config.process_index == 0
@@ -113,7 +115,7 @@ def finetune(
         if ready:
             ready()
         sha256 = fingerprint(trainer.train_dataset, trainer.eval_dataset)  # type: ignore[arg-type]
-        run.begin(settings.as_dict(), resume=resume, data=sha256)
+        run.begin(settings.as_dict(), resume=resume, data=sha256, computed=_computed(trainer))
     if draw:
         trainer.train_dataset = draw(trainer)
     trainer.remove_callback(PrinterCallback)
@@ -136,16 +138,18 @@ def finetune(
     log = [{k: v for k, v in entry.items() if isinstance(v, (int, float))} for entry in trainer.state.log_history]
     if not all(torch.isfinite(parameter).all() for parameter in trainer.model.parameters() if parameter.requires_grad):
         raise ModelError("training ended with weights that are not finite numbers; lower learning_rate, or use bf16")
+    adapter = None if settings.method == "full" else run.path / "adapter"
+    if adapter:
+        trainer.save_adapter(adapter)  # before the merge, which needs the most memory
+    trainer.release()
     model, stopped = trainer.reward_model(), stopping(trainer.state, config)
     if main:
         facts = {**model.contract.training, **settings_facts(settings, config)}
         facts |= {"stopped": stopped} if stopped else {}
         data = data_facts(settings, trainer.rows, sha256, len(held_out))
         model.contract = replace(model.contract, training=facts, data=data)
-    adapter = None
-    if settings.method != "full":
-        adapter = run.path / "adapter"
-        trainer.save_adapter(adapter, model)
+    if adapter:
+        trainer.describe_adapter(adapter, model)
     mean = None if checkpoint or not log else log[-1].get("train_loss")
     return Finetuned(model, trainer, log, adapter, run, mean, stopped)
 
@@ -228,16 +232,23 @@ def _named_mistakes(begun: _Begun | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except (RewardsmithError, torch.OutOfMemoryError):
+    except RewardsmithError:
         raise
     except (ValueError, TypeError, RuntimeError, ImportError) as error:
-        if (begun and begun.yes) or "can't allocate memory" in str(error):
+        if (begun and begun.yes) or out_of_memory(error):
             raise
         raise UsageError(" ".join(str(error).split())[:500]) from error
 
 
 def _compute_dtype(config: RewardConfig) -> torch.dtype:
-    return torch.bfloat16 if config.bf16 else pick_dtype("auto", config.device)
+    return torch.bfloat16 if config.bf16 else torch.float16 if config.fp16 else torch.float32
+
+
+def _computed(trainer: RewardTrainer) -> dict[str, Any]:
+    """What the machine, not the settings, may have decided: see :meth:`RunFolder.begin`."""
+    args, kind = trainer.args, trainer.network.get_input_embeddings().weight.dtype
+    found = {"device": args.device.type, "processes": args.world_size, "bf16": bool(args.bf16), "fp16": args.fp16}
+    return {**found, "weights": dtype_name(kind)}
 
 
 class _Reporter(TrainerCallback):

@@ -7,10 +7,13 @@ network's own, unchanged.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from types import MethodType
 from typing import Any
 
 import torch
+from torch.nn.functional import linear
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from rewardsmith.encoding.pack import Batch
@@ -39,7 +42,8 @@ def forget(network: Any) -> None:
 
 def _forward(self: Any, *args: Any, packed: Batch | None = None, with_states: bool = False, **kwargs: Any) -> Any:
     if packed is None:
-        return self._own_forward(*args, **kwargs)
+        with _float32_inside(self.get_submodule(self._head_name)):
+            return self._own_forward(*args, **kwargs)
     return _rewards(self, packed, with_states)
 
 
@@ -51,17 +55,40 @@ def _float32(head: Any, inputs: torch.Tensor) -> torch.Tensor:
     return torch.func.functional_call(head, {name: one.float() for name, one in weights.items()}, (inputs,))
 
 
+@contextlib.contextmanager
+def _float32_inside(head: Any) -> Iterator[None]:
+    """The same for a head that the network calls itself, which would have autocast round the rewards to bfloat16."""
+
+    def exact(_module: Any, inputs: tuple[torch.Tensor], _output: torch.Tensor) -> torch.Tensor:
+        bias = None if head.bias is None else head.bias.float()
+        with torch.autocast(inputs[0].device.type, enabled=False):
+            return linear(inputs[0].float(), head.weight.float(), bias)
+
+    # A float32 head refuses what a bfloat16 body gives.
+    handles = [
+        head.register_forward_pre_hook(lambda _module, inputs: (inputs[0].to(head.weight.dtype),)),
+        head.register_forward_hook(exact),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def _rewards(network: Any, packed: Batch, with_states: bool) -> SequenceClassifierOutput:
     """[R, A] rewards in the order of ``packed.owner``; with the last hidden states of all positions if asked for.
 
     The head computes in float32 whatever the backbone's precision: close scores must not tie (trap 9).
     """
     reader: Backbone = network._reader
+    head = network.get_submodule(network._head_name)
     if reader.pooling == "model":
-        logits = network._own_forward(**reader.plain_inputs(packed)).logits.float()
+        with _float32_inside(head):
+            logits = network._own_forward(**reader.plain_inputs(packed)).logits
         return SequenceClassifierOutput(logits=logits[packed.last // packed.input_ids.shape[1]])
     states = reader.states(packed).last_hidden_state
     pooled = reader.pool(states, packed)
     with torch.autocast(pooled.device.type, enabled=False):
-        rewards = _float32(network.get_submodule(network._head_name), pooled)
+        rewards = _float32(head, pooled)
     return SequenceClassifierOutput(logits=rewards, hidden_states=(states,) if with_states else None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -33,12 +33,29 @@ def check_dataset(dataset: Any, args: RewardConfig) -> None:
         raise UsageError(f"train_dataset must be a datasets.Dataset, an IterableDataset or comparisons, not {kind}")
 
 
+def check_length(args: RewardConfig) -> None:
+    """There is a step to train.
+
+    Raises:
+        UsageError: there is none: transformers would ignore the setting, or end at once as if it had trained.
+    """
+    if args.max_steps == 0 or args.max_steps < -1:
+        raise UsageError(f"max_steps {args.max_steps}: nothing would be trained; at least 1, or -1 to count epochs")
+    if args.max_steps < 0 and not args.num_train_epochs > 0:
+        raise UsageError(f"num_train_epochs {args.num_train_epochs:g}: nothing would be trained; must be greater than 0")
+
+
 def _comparisons(dataset: Any) -> bool:
     return isinstance(dataset, list) and all(isinstance(one, Comparison) for one in dataset)
 
 
-def check_scores(rows: Any, name: str) -> None:
+def check_scores(rows: Any, name: str, attributes: Sequence[str] | None = None) -> None:
     """Some of the token rows for ``regression`` have a score; one without adds nothing to the loss.
+
+    Args:
+        rows: token rows.
+        name: of the data set.
+        attributes: of which all must be known somewhere in the training data, and some elsewhere; None for one score.
 
     Raises:
         DataError: none has; of a stream, none of the first 1,000.
@@ -49,11 +66,49 @@ def check_scores(rows: Any, name: str) -> None:
         found: Iterable[Any] = rows["scores"] if "scores" in rows.column_names else ()
     else:
         found = (row.get("scores") for row in islice(rows, _PEEKED))
+    if attributes:
+        missing = _never_rated(found, attributes)
+        if missing and (name == "train" or len(missing) == len(attributes)):
+            raise DataError(f"no row of the {name} data rates {missing[0]!r}; see docs/data.md", field="attributes")
+        return
     if not any(_known(scores) for scores in found):
         raise DataError(
             f"regression needs scores, and no row of the {name} data has any; use bradley-terry instead",
             field="scores",
         )
+
+
+def _never_rated(found: Iterable[Any], attributes: Sequence[str]) -> list[str]:
+    """The attributes that no response has."""
+    missing = dict(enumerate(attributes))
+    for scores in found:
+        for one in scores:
+            missing = {place: name for place, name in missing.items() if not _known(one[place])}
+        if not missing:
+            break
+    return list(missing.values())
+
+
+def check_order(rows: Any) -> None:
+    """Weights of attributes can be learnt: some response of the token rows is better than another.
+
+    Raises:
+        DataError: all comparisons are ties.
+        UsageError: the data are a stream.
+    """
+    from datasets import Dataset
+
+    if not isinstance(rows, Dataset):
+        raise UsageError("attribute_weights 'learned' reads the data again after the last step: it cannot be a stream")
+    if all(map(_is_tie, rows)):
+        raise DataError(
+            "attribute_weights 'learned' needs preferences, and every comparison of the train data is a tie; "
+            "give the weights by name, or leave them out to weigh all alike"
+        )
+
+
+def _is_tie(row: Any) -> bool:
+    return len(set(row["ranks"])) == 1 if row.get("ids") else row.get("probability") == 0.5
 
 
 def _known(scores: Any) -> bool:
@@ -87,11 +142,11 @@ def check_head(network: Any, model: Any) -> None:
             raise ModelError("the reward head would not be saved with the adapter; put it into modules_to_save")
 
 
-def check_pad(tokenizer: Any, network: Any) -> None:
-    """The pad token is not EOS, and the network knows it (trap 5)."""
+def check_pad(tokenizer: Any, network: Any, outputs: int = 1) -> None:
+    """The pad token is not EOS, and the network knows it (trap 5); the head has one output, or one per attribute."""
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         raise ModelError("the tokenizer has no pad token of its own; set tokenizer.pad_token to one that is not EOS")
     if network.config.get_text_config().pad_token_id != tokenizer.pad_token_id:
         raise ModelError("config.pad_token_id is not the tokenizer's; other tools would read the score elsewhere")
-    if find_head(network).out_features != 1:
-        raise ModelError(f"the head has {find_head(network).out_features} outputs; a reward model has one")
+    if find_head(network).out_features != outputs:
+        raise ModelError(f"the head has {find_head(network).out_features} outputs; a reward model has {outputs}")

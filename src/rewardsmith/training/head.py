@@ -14,6 +14,7 @@ import torch
 
 from rewardsmith.errors import DataError, UsageError
 from rewardsmith.model import posterior as posteriors
+from rewardsmith.model.as_loaded import as_loaded
 from rewardsmith.model.bases import cache_dir
 from rewardsmith.model.cut import check_layer, cut
 from rewardsmith.model.ensemble import Ensemble
@@ -126,7 +127,8 @@ def train_head(
     if len(layers) == 1 and layers[0] < depth:
         cut(model.backbone.network, layers[0])
     started = time.perf_counter()
-    cache, keys = extract(model, prepared.trees, folder, layers, budget=config.budget, report=report)
+    # The probe before fine-tuning reads in the precision of the training; here it is the model's own.
+    cache, keys = as_loaded(extract)(model, prepared.trees, folder, layers, budget=config.budget, report=report)
     extracted = time.perf_counter()
 
     choice, validation, ridge = None, None, config.ridge

@@ -40,8 +40,34 @@ def _keep_float32(plugin: Any) -> None:
         plugin.mixed_precision_policy = replace(policy, output_dtype=None)
 
 
-def offloading(args: RewardConfig) -> Callable[[], Any]:
-    """A context for a forward and backward pass; activations wait in CPU memory where the settings say so."""
+def offloading(args: RewardConfig, model: Any) -> Callable[[], Any]:
+    """A context for a forward and backward pass; activations wait in CPU memory where the settings say so.
+
+    The backward pass also needs weights. Those stay where they are: torch's ``save_on_cpu`` would copy them as well.
+    """
     if not args.activation_offloading:
         return contextlib.nullcontext
-    return lambda: torch.autograd.graph.save_on_cpu(pin_memory=args.device.type == "cuda")
+    pin = args.device.type == "cuda"
+
+    def context() -> Any:
+        local = (getattr(one, "_local_tensor", one) for one in (*model.parameters(), *model.buffers()))
+        weights = {one.untyped_storage().data_ptr() for one in local} - {0}
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor | tuple[torch.device, torch.Tensor]:
+            if tensor.untyped_storage().data_ptr() in weights:
+                return tensor
+            return tensor.device, to_cpu(tensor, pin)
+
+        def unpack(packed: Any) -> torch.Tensor:
+            return packed if isinstance(packed, torch.Tensor) else packed[1].to(packed[0], non_blocking=pin)
+
+        return torch.autograd.graph.saved_tensors_hooks(pack, unpack)
+
+    return context
+
+
+def to_cpu(tensor: torch.Tensor, pin: bool) -> torch.Tensor:
+    """A tensor in CPU memory, pinned for fast copies if asked for."""
+    if not pin:
+        return tensor.cpu()
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +14,8 @@ from rewardsmith.errors import UsageError
 from rewardsmith.model.adapter import merge
 from rewardsmith.model.quantise import dequantise, is_quantised
 from rewardsmith.training.forward import forget
+
+logger = logging.getLogger("rewardsmith")
 
 
 def plain(model: Any, network: Any) -> Any:
@@ -26,6 +30,29 @@ def plain(model: Any, network: Any) -> Any:
         copied = copy.deepcopy(network)
         return _untaught(dequantise(copied) if is_quantised(copied) else copied)
     return _untaught(merge(copy.deepcopy(model)))
+
+
+@contextlib.contextmanager
+def away(model: Any) -> Iterator[None]:
+    """A model in CPU memory while it is copied: an accelerator that trained it may have no room for a second one."""
+    device = next(model.parameters()).device
+    if device.type == "cpu":
+        yield
+        return
+    model.to("cpu")
+    try:
+        yield
+    finally:
+        model.to(device)
+
+
+def placed(network: Any, device: torch.device) -> Any:
+    """The network on a device, or on the CPU where it does not fit; returns it."""
+    try:
+        return network.to(device)
+    except torch.OutOfMemoryError:
+        logger.warning("the merged model does not fit %s beside the trained one; it stays in CPU memory", device)
+        return network.to("cpu")
 
 
 def is_sharded(model: Any) -> bool:

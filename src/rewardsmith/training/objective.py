@@ -79,18 +79,23 @@ def _alone(rated: Scored, n: int) -> Iterator[Scored]:
         )
 
 
+def combined(rewards: Tensor, mix: Tensor | None) -> Tensor:
+    """[R] or [R, A] -> [R]: of several attributes their sum weighted by ``mix`` [A], their mean without."""
+    table = rewards.reshape(len(rewards), -1)
+    return table.mean(1) if mix is None else table @ mix.to(table)
+
+
 @torch.no_grad()
-def measure(rated: Scored, labels: Mapping[str, Tensor], each: Tensor | None) -> Tensor:
+def measure(rated: Scored, labels: Mapping[str, Tensor], each: Tensor | None, mix: Tensor | None = None) -> Tensor:
     """What each comparison says, [n, len(MEASURES)] float64, for n comparisons of the pass.
 
-    ``each`` is :meth:`Objective.each`; None leaves the loss out. Pairs that people call a tie count for no accuracy; a
-    tie of the rewards counts half.
+    ``each`` is :meth:`Objective.each`; None leaves the loss out; ``mix`` is for :func:`combined`. Pairs that people
+    call a tie count for no accuracy; a tie of the rewards counts half.
     """
     n = int(labels["comparison"][-1]) + 1
     table = torch.zeros(n, len(MEASURES), dtype=torch.float64, device=rated.rewards.device)
     column = {name: table[:, place] for place, name in enumerate(MEASURES)}
-    # A reward of several attributes is measured by its mean.
-    rewards = (rated.rewards if rated.rewards.ndim == 1 else rated.rewards.mean(1)).detach().double()
+    rewards = combined(rated.rewards.detach().double(), mix)
     of_pair = labels["comparison"][labels["first"]]
     known = ~torch.isnan(right := losses.accuracy(replace(rated, rewards=rewards)).double())
     if each is not None:

@@ -15,11 +15,13 @@ import numpy as np
 import torch
 from huggingface_hub.utils import tqdm
 
+from rewardsmith.encoding.tree import Tree
 from rewardsmith.errors import UsageError
 from rewardsmith.model.bases import cache_dir
 from rewardsmith.model.hardware import dtype_name
 from rewardsmith.model.reward_model import RewardModel
-from rewardsmith.training import bradley_terry
+from rewardsmith.training import attribute_fit, bradley_terry
+from rewardsmith.training.attribute_fit import AttributeFit
 from rewardsmith.training.bradley_terry import HeadFit
 from rewardsmith.training.collator import labels, tree
 from rewardsmith.training.config import RewardConfig
@@ -31,8 +33,8 @@ from rewardsmith.training.pairs import Pairs
 logger = logging.getLogger("rewardsmith")
 
 
-def start_head(source: RewardModel, rows: Any, args: RewardConfig, report: Report | None) -> HeadFit:
-    """Fit the network's head on its frozen features."""
+def start_head(source: RewardModel, rows: Any, args: RewardConfig, report: Report | None) -> HeadFit | AttributeFit:
+    """Fit the network's head on its frozen features: of pairs, or of ratings for ``regression``."""
     from datasets import Dataset
 
     if not isinstance(rows, Dataset):
@@ -44,9 +46,24 @@ def start_head(source: RewardModel, rows: Any, args: RewardConfig, report: Repor
             bar.total = total
             bar.update(done - bar.n)
 
+        if args.loss == "regression":
+            return _start_regression(source, rows.to_list(), args, report or show)
         fit = probe_start(source, rows.to_list(), args, report or show)
     install(source.backbone.head, fit)
     logger.info("the head starts at the optimum on frozen features: loss %.4f, ridge %.3g", fit.loss, fit.ridge)
+    return fit
+
+
+def _start_regression(
+    source: RewardModel, rows: Sequence[Mapping[str, Any]], args: RewardConfig, report: Report
+) -> AttributeFit:
+    head, found = source.backbone.head, labels(rows)
+    scores = found["scores"].reshape(-1, head.out_features).double().numpy()
+    features, _ = frozen_features(source, rows, args, report)
+    fit = attribute_fit.fit_attributes(features, scores, found["comparison"].numpy(), intercept=head.bias is not None)
+    attribute_fit.install(head, fit)
+    ridges = ", ".join(f"{ridge:.3g}" for ridge in fit.ridge)
+    logger.info("the head starts at least squares on frozen features: ridges %s", ridges)
     return fit
 
 
@@ -54,6 +71,19 @@ def probe_start(
     model: RewardModel, rows: Sequence[Mapping[str, Any]], args: RewardConfig, report: Report | None = None
 ) -> HeadFit:
     """The exact Bradley-Terry head on the frozen features of token rows, its ridge chosen by cross-validation.
+
+    Args:
+        model, rows, args, report: see :func:`frozen_features`.
+    """
+    features, trees = frozen_features(model, rows, args, report)
+    pairs = pairs_of_rows(rows, trees)
+    return bradley_terry.fit(features, pairs, choose_ridge(features, pairs).ridge)
+
+
+def frozen_features(
+    model: RewardModel, rows: Sequence[Mapping[str, Any]], args: RewardConfig, report: Report | None = None
+) -> tuple[np.ndarray, list[Tree]]:
+    """What the head reads of every response, [R, d], and the trees they stand in.
 
     Features come from, and go to, the user's cache: ``train --method head`` on the same data in the same precision
     shares them. Of several processes each computes its part, then all read those of the others from the cache; where
@@ -73,9 +103,7 @@ def probe_start(
             assert args.distributed_state is not None
             args.distributed_state.wait_for_everyone()
         cache, keys = extract(model, trees, folder, layers, report=report)
-    features = cache.get(keys, layers[0])
-    pairs = _pairs(rows, trees)
-    return bradley_terry.fit(features, pairs, choose_ridge(features, pairs).ridge)
+    return cache.get(keys, layers[0]), trees
 
 
 @contextlib.contextmanager
@@ -108,7 +136,7 @@ def _cache_name(model: RewardModel, args: RewardConfig) -> str:
     return cache_name(model) + (f"-{dtype_name(dtype)}" if dtype else "")
 
 
-def _pairs(rows: Sequence[Mapping[str, Any]], trees: Sequence[Any]) -> Pairs:
+def pairs_of_rows(rows: Sequence[Mapping[str, Any]], trees: Sequence[Any]) -> Pairs:
     """All pairs, grouped by prompt (the tokens that the responses share), so that no fold sees a held-out prompt."""
     found = labels(rows)
     prompts: dict[tuple[int, ...], int] = {}

@@ -14,6 +14,7 @@ import torch
 from rewardsmith.data.text import flat, normalised
 from rewardsmith.encoding.tree import Tree
 from rewardsmith.errors import DataError, TemplateError, UsageError
+from rewardsmith.model.as_loaded import as_loaded
 from rewardsmith.model.process_scores import AskedSteps, ask_steps, step_features, trees_of
 from rewardsmith.model.reward_model import RewardModel
 from rewardsmith.training.feature_cache import FeatureCache, sequence_key
@@ -103,7 +104,7 @@ def _ask(model: RewardModel, row: Stepwise, max_length: int) -> AskedSteps:
         raise DataError(message, file=source and source.file, line=source and source.line) from error
 
 
-@torch.inference_mode()
+@as_loaded
 def extract_steps(
     model: RewardModel,
     asked: Sequence[AskedSteps],

@@ -9,13 +9,12 @@ from typing import Any
 
 from rewardsmith.training.config import RewardConfig
 from rewardsmith.training.rows import RowCount
-from rewardsmith.training.settings import LoraSettings, RunSettings
+from rewardsmith.training.settings import LoraSettings, RunSettings, without_secrets
 
 # Of every run, given or not: whoever wants to repeat it needs them.
 _ALWAYS = ("learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "head_init")
 # In the contract under the same name, or said in any case.
 _ELSEWHERE = ("seed", "loss", "max_length", "max_steps", "num_train_epochs")
-_SECRETS = ("token", "hub_token", "push_to_hub_token", "use_auth_token")
 
 
 def settings_facts(settings: RunSettings, config: RewardConfig) -> dict[str, Any]:
@@ -30,7 +29,7 @@ def settings_facts(settings: RunSettings, config: RewardConfig) -> dict[str, Any
     if settings.method != "full":
         facts |= _adapters(settings.lora)
     facts |= {name: value for name, value in settings.training.items() if name not in (*_ELSEWHERE, *facts)}
-    return json.loads(json.dumps(_without_secrets(facts), default=str))
+    return json.loads(json.dumps(without_secrets(facts), default=str))
 
 
 def data_facts(settings: RunSettings, rows: Mapping[str, RowCount], sha256: str, held_out: int) -> dict[str, Any]:
@@ -74,10 +73,3 @@ def _adapters(lora: LoraSettings) -> dict[str, Any]:
     shown = {name: value for name, value in given.items() if name in ("r", "target_modules") or value != default[name]}
     shown["alpha"] = 2 * lora.r if lora.alpha is None else lora.alpha
     return {f"lora.{name}": value for name, value in shown.items()}
-
-
-def _without_secrets(value: Any) -> Any:
-    """Without access tokens, which arguments of ``from_pretrained`` may hold: a card is published."""
-    if isinstance(value, Mapping):
-        return {key: _without_secrets(one) for key, one in value.items() if key not in _SECRETS}
-    return [_without_secrets(one) for one in value] if isinstance(value, (list, tuple)) else value

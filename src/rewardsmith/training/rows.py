@@ -2,7 +2,7 @@
 
 A token row holds ``chosen_ids`` and ``rejected_ids`` (as TRL's does), or ``ids`` and ``ranks`` for two or more
 responses, ``response_start`` of each response, and ``margin``, ``weight``, ``probability`` and ``scores`` where the
-data have them.
+data have them: one score per response, or a list of one per attribute, None for what is unknown.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rewardsmith.data import fields
 from rewardsmith.encoding.template import Template, coerce
 from rewardsmith.errors import DataError
 from rewardsmith.training.prepare import IDENTICAL, TOO_LONG, render_all
@@ -44,10 +45,12 @@ class Renderer:
     Args:
         template: renders text.
         max_length: in tokens, None for no limit. Longer rows get the reason why they are to be dropped.
+        attributes: names of the ratings that are ``scores``; None for the scores themselves.
     """
 
     template: Template
     max_length: int | None
+    attributes: Sequence[str] | None = None
 
     def __call__(self, row: Mapping[str, Any], index: int) -> dict[str, Any]:
         """Render a row of text, messages or tokens.
@@ -57,10 +60,12 @@ class Renderer:
         """
         check_labels(row, index)
         comparison = comparison_of(row, index)
-        return token_row(self.template, comparison, self.max_length)
+        return token_row(self.template, comparison, self.max_length, self.attributes)
 
 
-def token_row(template: Template, comparison: Comparison, max_length: int | None) -> dict[str, Any]:
+def token_row(
+    template: Template, comparison: Comparison, max_length: int | None, attributes: Sequence[str] | None = None
+) -> dict[str, Any]:
     """One comparison as a token row, best response first, with every column of :data:`COLUMNS`, None where it has none.
 
     A reason to drop it is added under a key that :func:`prepare_rows` removes.
@@ -70,7 +75,10 @@ def token_row(template: Template, comparison: Comparison, max_length: int | None
     ids = [list(rendered[place].ids) for place in order]
     row: dict[str, Any] = dict.fromkeys(COLUMNS)
     row |= {"response_start": [rendered[place].response_start for place in order], "weight": comparison.weight}
-    if comparison.scores is not None:
+    if attributes:
+        known = comparison.attributes or ({},) * len(ids)
+        row["scores"] = [[known[place].get(name) for name in attributes] for place in order]
+    elif comparison.scores is not None:
         row["scores"] = [comparison.scores[place] for place in order]
     if len(ids) == 2:
         row |= {"chosen_ids": ids[0], "rejected_ids": ids[1], "margin": comparison.margin}
@@ -116,6 +124,7 @@ def prepare_rows(
     max_length: int | None,
     *,
     vocabulary: int | None = None,
+    attributes: Sequence[str] | None = None,
     processes: int | None = None,
     name: str = "train",
 ) -> tuple[Any, RowCount]:
@@ -127,6 +136,7 @@ def prepare_rows(
         template: renders text.
         max_length: rows with a longer response are dropped.
         vocabulary: token ids that the network knows, [0, vocabulary); None for those of the tokenizer.
+        attributes: names of the ratings to learn, in the order of the heads; None for the one score.
         processes: that render (map-style sets only).
         name: for messages.
 
@@ -141,8 +151,8 @@ def prepare_rows(
     if isinstance(dataset, list):
         if not dataset:
             raise DataError(f"no row of the {name} data is left: there were none")
-        kept = {name: kind for name, kind in _features().items() if name != _DROP}
-        dataset = Dataset.from_list(rows_of(template, dataset, max_length), features=Features(kept))
+        kept = {name: kind for name, kind in _features(attributes).items() if name != _DROP}
+        dataset = Dataset.from_list(rows_of(template, dataset, max_length, attributes), features=Features(kept))
     columns = _columns(dataset, name)
     for old, new in _LEGACY.items():
         if old in columns and new not in columns:
@@ -154,29 +164,45 @@ def prepare_rows(
         if rows:
             options["desc"] = f"checking {name} data"
         limits = {"max_length": max_length, "vocabulary": vocabulary or len(template.tokenizer)}
-        dataset = dataset.map(_mark, fn_kwargs=limits, with_indices=True, **options)
+        dataset = dataset.map(_mark, fn_kwargs={**limits, "attributes": attributes}, with_indices=True, **options)
     else:
         if rows:
             options["desc"] = f"rendering {name} data"
-        options["features"] = _features()  # a first thousand rows of None would make a column of nothing
-        dataset = dataset.map(Renderer(template, max_length), with_indices=True, remove_columns=columns, **options)
+        options["features"] = _features(attributes)  # a first thousand rows of None would make a column of nothing
+        dataset = dataset.map(
+            Renderer(template, max_length, attributes), with_indices=True, remove_columns=columns, **options
+        )
     return _without_dropped(dataset, rows, name)
 
 
-def _features() -> Any:
+def _features(attributes: Sequence[str] | None) -> Any:
     """The types of a token row."""
     from datasets import Features, List, Value
 
     token, number = Value("int64"), Value("float64")
     kinds = {"chosen_ids": List(token), "rejected_ids": List(token), "ids": List(List(token)), "ranks": List(token)}
     kinds |= {"response_start": List(token), "margin": number, "weight": number, "probability": number}
-    return Features({**kinds, "scores": List(number), _DROP: Value("string")})
+    scores = List(List(number)) if attributes else List(number)
+    return Features({**kinds, "scores": scores, _DROP: Value("string")})
 
 
-def _mark(row: dict[str, Any], index: int, max_length: int | None, vocabulary: int) -> dict[str, str]:
+def _mark(
+    row: dict[str, Any], index: int, max_length: int | None, vocabulary: int, attributes: Sequence[str] | None
+) -> dict[str, str]:
     check_labels(row, index)
     check_tokens(row, index, vocabulary)
+    if attributes:
+        _check_ratings(row, index, attributes)
     return {_DROP: _reason(sequences(row), max_length)}
+
+
+def _check_ratings(row: Mapping[str, Any], index: int, attributes: Sequence[str]) -> None:
+    """Rows that are tokens already have a rating of each attribute, None or NaN where it is unknown."""
+    responses, count, scores = len(sequences(row)), len(attributes), row.get("scores")
+    sizes = [len(one) if isinstance(one, list) else 0 for one in scores] if isinstance(scores, list) else None
+    if sizes != [count] * responses:
+        rule = f"must hold for each of {responses} responses a list of {count} numbers: {', '.join(attributes)}"
+        raise DataError(f"{rule} (null for unknown)", file="row", line=index + 1, field="scores")
 
 
 def check_tokens(row: Mapping[str, Any], index: int, vocabulary: int) -> None:
@@ -241,6 +267,11 @@ def is_standard(dataset: Any) -> bool:
     return isinstance(next(iter(dataset), {}).get("chosen"), str)
 
 
+def holds_messages(dataset: Any) -> bool:
+    """True when a data set's rows are pairs of conversations, which TRL renders with the chat template."""
+    return not isinstance(dataset, list) and isinstance(next(iter(dataset), {}).get("chosen"), list)
+
+
 def comparison_of(row: Mapping[str, Any], index: int) -> Comparison:
     """A row in TRL's preference format (text or messages, prompt explicit or implicit), or any shape that
     ``rewardsmith data`` reads, as a comparison.
@@ -260,6 +291,7 @@ def comparison_of(row: Mapping[str, Any], index: int) -> Comparison:
     return Comparison(
         prompt,
         responses,
+        attributes=_ratings(row, index),
         margin=row.get("margin"),
         weight=row.get("weight"),
         probability=row.get("probability"),
@@ -280,6 +312,13 @@ def _split(prompt: Any, chosen: Text, rejected: Text) -> tuple[Text, tuple[Text,
     while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
         shared += 1
     return chosen[:shared], (chosen[shared:], rejected[shared:])
+
+
+def _ratings(row: Mapping[str, Any], index: int) -> tuple[dict[str, float], ...] | None:
+    try:
+        return fields.ratings(row, "attributes", 2)
+    except DataError as error:
+        raise DataError(error.message, file="row", line=index + 1, field=error.field) from error
 
 
 def _any_shape(row: Mapping[str, Any], index: int) -> Comparison:
@@ -310,10 +349,15 @@ def _without_none(kwargs: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return {key: value for key, value in kwargs.items() if value is not None} if kwargs else None
 
 
-def rows_of(template: Template, comparisons: Sequence[Comparison], max_length: int | None) -> list[dict[str, Any]]:
+def rows_of(
+    template: Template,
+    comparisons: Sequence[Comparison],
+    max_length: int | None,
+    attributes: Sequence[str] | None = None,
+) -> list[dict[str, Any]]:
     """Token rows of comparisons read by :mod:`rewardsmith.data`, for ``Dataset.from_list``."""
     return [
-        {name: value for name, value in token_row(template, comparison, max_length).items() if name != _DROP}
+        {key: value for key, value in token_row(template, comparison, max_length, attributes).items() if key != _DROP}
         for comparison in comparisons
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from typing import Any
 
 from rewardsmith.data.atomic import atomic_writer
 from rewardsmith.errors import FileError, UsageError
+from rewardsmith.training.settings import without_secrets
+
+logger = logging.getLogger("rewardsmith")
 
 _FILE = "run.json"
 
@@ -55,16 +59,25 @@ class RunFolder:
             )
         return None
 
-    def begin(self, settings: Mapping[str, Any], *, resume: bool, data: str | None = None) -> None:
+    def begin(
+        self,
+        settings: Mapping[str, Any],
+        *,
+        resume: bool,
+        data: str | None = None,
+        computed: Mapping[str, Any] | None = None,
+    ) -> None:
         """Make the folder ready: what an earlier run left there is removed, unless it is resumed.
 
         Args:
             settings: of the run.
             resume: go on with the run that is there.
             data: stands for the data; see :func:`fingerprint`.
+            computed: how the run computes, where the settings leave that to the machine: ``device``, ``processes``,
+                precision. A resumed run may compute otherwise, with a warning, but not with more or fewer processes.
 
         Raises:
-            UsageError, FileError: see :meth:`check`; also data that changed since.
+            UsageError, FileError: see :meth:`check`; also data or processes that changed since.
         """
         self.check(settings, resume=resume)
         state = self._state()
@@ -75,11 +88,12 @@ class RunFolder:
                     "--resume: the data are not those of the run, though their files have the same names; resume with "
                     "the same data, read in the same way, or start a new run in another folder"
                 )
+            _check_computed((state and state.get("computed")) or {}, computed or {})
             return
         if state is not None:
             shutil.rmtree(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
-        self._write({"settings": settings, "data": data, "finished": False})
+        self._write({"settings": settings, "data": data, "computed": computed, "finished": False})
 
     def finish(self) -> None:
         """Say that the run is complete: its model is saved."""
@@ -107,11 +121,21 @@ class RunFolder:
 
     def _check_same(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         now = json.loads(json.dumps(now, default=str))
-        if changed := _differences(before, now):
+        if changed := _differences(without_secrets(before), now):
             raise UsageError(
                 f"--resume: {'; '.join(changed)}; resume with the settings of the run, or start a new one in another "
                 "folder; a finished run cannot be made longer"
             )
+
+
+def _check_computed(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    changed = _differences(before, {name: now.get(name) for name in before})
+    if before.get("processes") != now.get("processes") and before:
+        raise UsageError(
+            f"--resume: {'; '.join(changed)}; a checkpoint counts the batches of all processes: start as many of them"
+        )
+    if changed:
+        logger.warning("--resume: %s; the run goes on, but not to the same numbers", "; ".join(changed))
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +31,19 @@ class RunningMetrics:
         self._comparisons += len(table)
         lowest, highest = table[:, MEASURES.index("lowest")], table[:, MEASURES.index("highest")]
         self._batches.append((float(lowest.min()), float(highest.max())))
+
+    def state(self) -> dict[str, Any]:
+        """Everything, as JSON can hold it."""
+        return {"sums": dict(self._sums), "comparisons": self._comparisons, "batches": self._batches}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> RunningMetrics:
+        """What :meth:`state` was of."""
+        made = cls()
+        made._sums.update(state["sums"])
+        made._comparisons = state["comparisons"]
+        made._batches = [tuple(batch) for batch in state["batches"]]
+        return made
 
     def result(self) -> dict[str, float]:
         """The metrics, and a fresh start. Empty when nothing was added."""

@@ -31,6 +31,9 @@ _FLAGS = {
 _ONLY_FLAGS = ("ensemble", "resume", "device", "format", "split", "skip_bad", "rejects", "config", "json", "quiet")
 
 
+_SECRETS = ("token", "hub_token", "push_to_hub_token", "use_auth_token")
+
+
 @dataclass(frozen=True)
 class LoraSettings:
     """The adapters.
@@ -97,8 +100,15 @@ class RunSettings:
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return dataclasses.asdict(self)
+        """For JSON, without access tokens: it is written and shown."""
+        return without_secrets(dataclasses.asdict(self))
+
+
+def without_secrets(value: Any) -> Any:
+    """Without access tokens, which settings and arguments of ``from_pretrained`` may hold."""
+    if isinstance(value, Mapping):
+        return {key: without_secrets(one) for key, one in value.items() if key not in _SECRETS}
+    return [without_secrets(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -18,17 +18,18 @@ from transformers.trainer_utils import PredictionOutput
 from rewardsmith.model import adapter
 from rewardsmith.model.quiet import quiet_transformers
 from rewardsmith.model.reward_model import RewardModel
-from rewardsmith.training import guards, losses, objective
+from rewardsmith.training import attribute_heads, guards, losses, objective
 from rewardsmith.training.adapted_head import active_head, set_rate
-from rewardsmith.training.assemble import add_adapters, assemble, language_head, short_name, without_dropout
+from rewardsmith.training.assemble import add_adapters, assemble, language_head, short_name, template_for, without_dropout
 from rewardsmith.training.assemble import reward_model_around as around
+from rewardsmith.training.attributes import LEARNED, given_mix
 from rewardsmith.training.collator import TreeCollator
 from rewardsmith.training.config import RewardConfig
 from rewardsmith.training.features import Report
 from rewardsmith.training.forward import teach
 from rewardsmith.training.launch import offloading, prepare_launch
 from rewardsmith.training.measured import MeasuresComparisons
-from rewardsmith.training.merge import is_sharded, plain, whole
+from rewardsmith.training.merge import away, is_sharded, placed, plain, whole
 from rewardsmith.training.objective import measure, scored
 from rewardsmith.training.passes import passes
 from rewardsmith.training.prepare import TOO_LONG
@@ -36,6 +37,7 @@ from rewardsmith.training.probe_start import start_head
 from rewardsmith.training.pushing import SavesBeforePushing
 from rewardsmith.training.rows import COLUMNS, RowCount, prepare_rows
 from rewardsmith.training.summary import Summary, summarise
+from rewardsmith.training.words import language_loss
 
 logger = logging.getLogger("rewardsmith")
 
@@ -109,20 +111,25 @@ class RewardTrainer(MeasuresComparisons, SavesBeforePushing):
         set_seed(args.seed)  # before the model: the random head and adapters are the ones TRL would draw
         found = assemble(model, args, processing_class, quantization_config)
         self._source = around(found, args, train_dataset)
+        if args.attributes:
+            attribute_heads.widen(found, list(args.attributes))
+            self._mix = given_mix(args)
         teach(self._source.backbone)
         self.max_length = min(args.max_length or sys.maxsize, self._source.contract.max_length)
         self.rows: dict[str, RowCount] = {}
-        self._rendering = (self._source.template, args)
+        self._settings = args
         with args.main_process_first(desc="rendering"):
             train_dataset = self._rows(train_dataset, "train")
             eval_dataset = self._rows_of_all(eval_dataset)
-        probes = args.head_init == "probe" and found.fresh
+        if args.attribute_weights == LEARNED:
+            guards.check_order(train_dataset)
+        probes = args.head_init == "probe" and (found.fresh or args.attributes)
         self.start = start_head(self._source, train_dataset, args, probe_report) if probes else None
         found = add_adapters(found, peft_config, args)
         if args.disable_dropout:
             without_dropout(found.model)
         guards.check_head(found.network, found.model)
-        guards.check_pad(found.tokenizer, found.network)
+        guards.check_pad(found.tokenizer, found.network, len(args.attributes or [""]))
         if args.early_stopping_patience is not None:
             args.metric_for_best_model = args.metric_for_best_model or "loss"
             callbacks = [*(callbacks or []), EarlyStoppingCallback(args.early_stopping_patience)]
@@ -148,7 +155,7 @@ class RewardTrainer(MeasuresComparisons, SavesBeforePushing):
         self.can_return_loss, self.label_names = True, []
         self.network = found.network
         self._summary: tuple[Any, Summary] | None = None
-        self._offload = offloading(args)
+        self._offload = offloading(args, self.model)
         self._words: Any = None
         if args.language_model_coefficient is not None:
             self._words = language_head(found, causal=self._source.backbone.causal).to(self.args.device)
@@ -158,6 +165,8 @@ class RewardTrainer(MeasuresComparisons, SavesBeforePushing):
     def reward_model(self, **changes: Any) -> RewardModel:
         """What was trained, as a reward model ready to score and save: adapters merged, unquantised, sealed.
 
+        On an accelerator adapters are merged in CPU memory; the model then goes to the accelerator if there is room for
+        it beside the trained one (:meth:`release` makes room), else it stays where it is, with a warning.
         With FSDP and ZeRO-3 each process holds a part of the weights, so all must call it; the main process gets the
         model, on the CPU, and the others get None.
 
@@ -169,15 +178,31 @@ class RewardTrainer(MeasuresComparisons, SavesBeforePushing):
         if network is None:
             return None  # type: ignore[return-value]  # on the other processes of a sharded run only
         tokenizer = source.template.tokenizer
+        heads = attribute_heads.narrow(network, args) if args.attributes else None
         made = RewardModel.around(network, tokenizer, base=source.contract.base_model, mode=source.template.mode)
         made.contract = replace(made.contract, max_length=self.max_length)
+        if heads is not None:
+            if args.attribute_weights == LEARNED:
+                heads = attribute_heads.learn_mix(made, heads, self.train_dataset, args.seed)
+            made = attribute_heads.with_heads(made, heads)
         facts = {"method": self._method(), "loss": args.loss, "steps": self.state.global_step, "seed": args.seed}
         return made.sealed(**{"training": facts, **changes})
 
-    def save_adapter(self, folder: Path, model: RewardModel) -> None:
-        """Write the adapter alone, with the head, the tokenizer, and the contract of the ``model`` it was merged into.
+    def release(self) -> None:
+        """Training is over: give up the optimizer's state and the gradients, so that merging has room."""
+        self.model.zero_grad(set_to_none=True)
+        if is_sharded(self.accelerator.unwrap_model(self.model)):
+            return
+        self.optimizer = self.lr_scheduler = None
+        self.callback_handler.optimizer = self.callback_handler.lr_scheduler = None
+        self.accelerator.free_memory()
 
-        ``RewardModel.load(folder)`` loads the base and puts the adapter on it.
+    def save_adapter(self, folder: Path, model: RewardModel | None = None) -> None:
+        """Write the adapter alone, with the head and the tokenizer; ``RewardModel.load(folder)`` puts it on its base.
+
+        Args:
+            folder: to write.
+            model: what the adapter was merged into, for :meth:`describe_adapter`; None leaves that to later.
         """
         adapted = self.accelerator.unwrap_model(self.model)
         # All processes take part.
@@ -185,9 +210,18 @@ class RewardTrainer(MeasuresComparisons, SavesBeforePushing):
         if not self.is_world_process_zero():
             return
         adapted.save_pretrained(folder, state_dict=state)
-        model.template.tokenizer.save_pretrained(folder)
-        model.contract.write(folder)
+        self._source.template.tokenizer.save_pretrained(folder)
         adapter.write_recipe(folder, self.network)
+        if model is not None:
+            self.describe_adapter(folder, model)
+
+    def describe_adapter(self, folder: Path, model: RewardModel) -> None:
+        """Give a saved adapter the contract of the ``model`` it was merged into, and the head that is the reward's."""
+        if not self.is_world_process_zero():
+            return
+        model.contract.write(folder)
+        if model.attributes is not None:
+            attribute_heads.into_adapter(folder, model)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """As ``Trainer._save``, what the checkpoints and ``save_model`` call."""
@@ -199,7 +233,9 @@ class RewardTrainer(MeasuresComparisons, SavesBeforePushing):
         """The trained network without adapters; if it is sharded on the main process only, None elsewhere."""
         model = self.accelerator.unwrap_model(self.model)
         if not is_sharded(model):
-            return plain(model, self.network)
+            with away(model):
+                network = plain(model, self.network)
+            return placed(network, self.args.device)
         state: Any = self.accelerator.get_state_dict(self.model_wrapped)  # all processes take part
         return whole(model, self.network, state) if self.is_world_process_zero() else None
 
@@ -217,18 +253,17 @@ class RewardTrainer(MeasuresComparisons, SavesBeforePushing):
 
     def _rows(self, dataset: Any, name: str) -> Any:
         """Token rows; ``name`` is ``train``, ``eval``, or ``eval_`` and the name of one of several evaluation sets."""
-        template, args = self._rendering
+        args, template = self._settings, template_for(self._source, dataset, name)
         vocabulary = self._source.backbone.network.get_input_embeddings().weight.shape[0]
-        rows, count = prepare_rows(
-            dataset, template, self.max_length, vocabulary=vocabulary, processes=args.dataset_num_proc, name=name
-        )
+        limits = {"vocabulary": vocabulary, "attributes": args.attributes, "processes": args.dataset_num_proc}
+        rows, count = prepare_rows(dataset, template, self.max_length, **limits, name=name)
         if count.dropped:
             logger.warning("%s data: %s", name, count)
         if self.max_length != args.max_length and (count.kept is None or TOO_LONG in count.dropped):
             text = "%s data: max_length is %d, as the model has no more positions, not %s"
             logger.warning(text, name, self.max_length, args.max_length)
         if args.loss == "regression":
-            guards.check_scores(rows, name)
+            guards.check_scores(rows, name, args.attributes)
         self.rows[name] = count
         return rows
 
@@ -256,7 +291,12 @@ class RewardTrainer(MeasuresComparisons, SavesBeforePushing):
     # -- one step
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As ``Trainer.train``; first a line on standard error says what the run will do, unless ``disable_tqdm``."""
+        """As ``Trainer.train``; first a line on standard error says what the run will do, unless ``disable_tqdm``.
+
+        Raises:
+            UsageError: ``max_steps`` or ``num_train_epochs`` leave nothing to train.
+        """
+        guards.check_length(self.args)
         if self.is_world_process_zero():
             if self.args.disable_tqdm:
                 logger.info("%s", self.summary())
@@ -275,6 +315,18 @@ class RewardTrainer(MeasuresComparisons, SavesBeforePushing):
                 total = total + super().training_step(model, part, num_items_in_batch)
         self._flush("train")
         return total
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """As ``Trainer.get_batch_samples``; tokens to predict count alike in all batches of an update step.
+
+        transformers takes the mean over these batches, so each divides its sum by the mean of their numbers of tokens.
+        """
+        batches, count = super().get_batch_samples(*args, **kwargs)
+        parts = [one["passes"] for one in batches if self._words is not None and "passes" in one]
+        share = sum(passes[0]["language_share"] for passes in parts) / max(1, len(parts))
+        for one in (one for passes in parts for one in passes):
+            one["language_share"] = share
+        return batches, count
 
     def _same_share(self, passes: list[Any]) -> list[Any]:
         """Tokens to predict count alike on all processes: the mean over processes is then the mean over tokens."""
@@ -305,13 +357,13 @@ class RewardTrainer(MeasuresComparisons, SavesBeforePushing):
         rated = scored(outputs.logits, labels, one["share"])
         loss = self._objective(rated)
         # In training the loss is transformers' to log; in evaluation, rows that a sampler repeats are to be left out.
-        self._tables.append(measure(rated, labels, None if model.training else self._objective.each(rated)))
+        self._tables.append(measure(rated, labels, None if model.training else self._objective.each(rated), self._mix))
         if coefficient is not None and "language" in one:
             places, tokens = one["language"].to(device)
-            states = outputs.hidden_states[0].flatten(0, 1)[places].to(self._words.dtype)
+            states = outputs.hidden_states[0].flatten(0, 1)[places]
             with self.accelerator.autocast():
-                logits = torch.nn.functional.linear(states, self._words)
-            loss = loss + coefficient * losses.language_model(logits, tokens, count=one["language_share"])
+                said = language_loss(states, self._words, tokens, count=one["language_share"])
+            loss = loss + coefficient * said
         if self._anchor is not None:
             part = (int(labels["comparison"][-1]) + 1) / one["share"]
             head = active_head(self.network).weight

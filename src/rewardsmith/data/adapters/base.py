@@ -85,10 +85,10 @@ def pair(prompt: Text, first: Text, second: Text, probability: float | None = No
 
     Args:
         probability: that ``first`` is better, in [0, 1]; None means 1. 0.5 makes a tie; below 0.5 the responses
-            (with their scores and token ids) change places, as the first of a pair is the chosen one.
+            (with their scores, attributes and token ids) change places, as the first of a pair is the chosen one.
     """
     if probability is not None and probability < 0.5:
-        for key in ("scores", "token_ids"):
+        for key in ("scores", "attributes", "token_ids"):
             if rest.get(key) is not None:
                 rest[key] = rest[key][::-1]
         first, second = second, first

@@ -37,7 +37,7 @@ def pair_from_row(row: Fields) -> Comparison:
     prompt, chosen, rejected = without_repeated_prompt(prompt, chosen, rejected)
     rest = options(row)
     _reject_margin_for_the_loser(rest)
-    return pair(prompt, chosen, rejected, scores=pair_scores(row), **rest)
+    return pair(prompt, chosen, rejected, **pair_ratings(row), **rest)
 
 
 def _reject_margin_for_the_loser(rest: dict[str, Any]) -> None:
@@ -56,6 +56,11 @@ def pair_scores(row: Fields) -> tuple[float, float] | None:
             missing = keys[0] if chosen is None else keys[1]
             raise RowError("is missing, both responses need a score or neither", field=missing, rule="missing-field")
     return None
+
+
+def pair_ratings(row: Fields) -> dict[str, Any]:
+    """``scores`` and ``attributes`` of chosen and rejected, as keyword arguments of `Comparison`."""
+    return {"scores": pair_scores(row), "attributes": fields.ratings(row, "attributes", 2)}
 
 
 def without_repeated_prompt(prompt: Text, chosen: Text, rejected: Text) -> tuple[Text, Text, Text]:
@@ -89,7 +94,7 @@ def _list_from_row(row: Fields) -> list[Comparison]:
     for index, rank in enumerate(ranks or ()):
         if rank != int(rank):
             raise RowError(f"is {rank!r}, must be a whole number", field=f"ranks[{index}]", rule="wrong-type")
-    rest = options(row)
+    rest = {**options(row), "attributes": fields.ratings(row, "attributes", len(responses))}
     for key in ("margin", "probability"):
         if key in rest and len(responses) > 2:
             raise RowError("is given for a list, only pairs have one; remove it", field=key, rule="out-of-range")
@@ -144,6 +149,8 @@ def to_row(comparison: Comparison) -> dict[str, Any]:
             row["scores"] = list(comparison.scores)
         if comparison.token_ids is not None:
             row["token_ids"] = [list(ids) for ids in comparison.token_ids]
+    if comparison.attributes is not None:
+        row["attributes"] = [dict(known) for known in comparison.attributes]
     for key in ("margin", "weight", "probability", "subset", "id"):
         if getattr(comparison, key) is not None:
             row[key] = getattr(comparison, key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rewardsmith.data import fields
 from rewardsmith.data.adapters.base import Adapter, has, options, pair
-from rewardsmith.data.adapters.canonical import pair_from_row, pair_scores, tokens
+from rewardsmith.data.adapters.canonical import pair_from_row, pair_ratings, tokens
 from rewardsmith.data.adapters.conversations import looks_like_transcript, split_pair, transcript
 from rewardsmith.data.fields import Fields
 from rewardsmith.data.problems import RowError
@@ -30,20 +30,20 @@ def _hh(row: Fields) -> list[Comparison]:
     _no_prompt(row)
     turns = [transcript(fields.text(row, key), key) for key in ("chosen", "rejected")]
     prompt, chosen, rejected = split_pair(turns[0], turns[1])
-    return [pair(prompt, chosen, rejected, scores=pair_scores(row), **options(row))]
+    return [pair(prompt, chosen, rejected, **pair_ratings(row), **options(row))]
 
 
 def _messages(row: Fields) -> list[Comparison]:
     _no_prompt(row)
     turns = [fields.messages(fields.required(row, key), key) for key in ("chosen", "rejected")]
     prompt, chosen, rejected = split_pair(turns[0], turns[1])
-    return [pair(prompt, chosen, rejected, scores=pair_scores(row), **options(row))]
+    return [pair(prompt, chosen, rejected, **pair_ratings(row), **options(row))]
 
 
 def _text(row: Fields) -> list[Comparison]:
     _no_prompt(row)
     chosen, rejected = fields.text(row, "chosen"), fields.text(row, "rejected")
-    return [pair("", chosen, rejected, scores=pair_scores(row), **options(row))]
+    return [pair("", chosen, rejected, **pair_ratings(row), **options(row))]
 
 
 def _tokenized(row: Fields) -> list[Comparison]:
@@ -54,7 +54,7 @@ def _tokenized(row: Fields) -> list[Comparison]:
         key = next((key for key in keys if row.get(key) is not None), keys[0])
         own = tokens(fields.required(row, key), key)
         ids.append(own if own[: len(prompt)] == prompt else prompt + own)
-    return [pair("", "", "", token_ids=tuple(ids), scores=pair_scores(row), **options(row))]
+    return [pair("", "", "", token_ids=tuple(ids), **pair_ratings(row), **options(row))]
 
 
 def _is_tokenized(row: Fields) -> bool:

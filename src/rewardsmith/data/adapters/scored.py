@@ -13,6 +13,7 @@ from rewardsmith.types import Comparison, Message, Text
 
 # Multi-turn HelpSteer prompts are one string with these lines between the turns; the first turn is the user's.
 _TURN_MARK = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
+HELPSTEER_ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 _MARK_ROLES = {"User": "user", "Assistant": "assistant"}
 
 
@@ -33,14 +34,21 @@ def helpsteer_prompt(row: Fields) -> Text:
 
 
 def _helpsteer2_group(rows: Sequence[Fields]) -> list[Comparison]:
-    """Consecutive rows with one prompt, ranked by helpfulness."""
+    """Consecutive rows with one prompt, ranked by helpfulness; all five ratings are kept as attributes."""
     prompt = helpsteer_prompt(rows[0])
     if len(rows) < 2:
         message = "has one response only, responses to one prompt must follow each other; add the other or remove it"
         raise RowError(message, field="prompt", rule="no-partner")
     responses = [fields.text(row, "response") for row in rows]
     scores = [fields.number_value(fields.required(row, "helpfulness"), "helpfulness") for row in rows]
-    return listwise(prompt, responses, ranks_of(scores), scores=scores, field="helpfulness", **options(rows[0]))
+    rest = {**options(rows[0]), "attributes": tuple(map(_helpsteer_ratings, rows))}
+    return listwise(prompt, responses, ranks_of(scores), scores=scores, field="helpfulness", **rest)
+
+
+def _helpsteer_ratings(row: Fields) -> dict[str, float]:
+    """Those of the five attributes (HelpSteer2, Wang et al. 2024) that the row has."""
+    found = {name: fields.number(row, name) for name in HELPSTEER_ATTRIBUTES}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _solutions(row: Fields) -> dict[str, Mapping]:

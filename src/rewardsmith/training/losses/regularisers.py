@@ -21,7 +21,7 @@ def centering(scored: Scored) -> Tensor:
     return reduce(scored, (rewards[scored.first] + rewards[scored.second]).square())
 
 
-def language_model(logits: Tensor, labels: Tensor, *, count: int) -> Tensor:
+def language_model(logits: Tensor, labels: Tensor, *, count: float) -> Tensor:
     """-sum over tokens of log softmax(logits)[label], divided by their number: the chosen responses as text to predict.
 
     The SFT regulariser of GRM (Yang et al. 2024, arXiv 2406.10216), per token and without the log sigma(beta .) they
@@ -30,13 +30,13 @@ def language_model(logits: Tensor, labels: Tensor, *, count: int) -> Tensor:
     Args:
         logits: [T, V], each of the position before its label; UsageError for other shapes.
         labels: token ids [T] int64; -100 is left out.
-        count: tokens to divide by, >= 1: those of all parts of the batch, for accumulation to be exact.
+        count: tokens to divide by, > 0: those of all parts of the batch, for accumulation to be exact.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         shapes = f"{list(logits.shape)} and {list(labels.shape)}"
         raise UsageError(f"logits must have shape [T, V] and labels [T], not {shapes}")
-    if count < 1:
-        raise UsageError(f"count must be >= 1, not {count}: it is the number of tokens to divide by")
+    if not count > 0:
+        raise UsageError(f"count must be > 0, not {count}: it is the number of tokens to divide by")
     return cross_entropy(floats(logits), labels, reduction="sum") / count
 
 
