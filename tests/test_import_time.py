@@ -47,6 +47,11 @@ def test_help_imports_nothing_heavy(arguments, says, code) -> None:
     assert done.stderr.splitlines()[-1] == f"[] {code}"
 
 
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "rewardsmith", "--version"], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("rewardsmith ")
+
+
 MISTAKES = [
     "score rm {rows} --shaping clap",
     "score rm {rows} --aggregate max",
