@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -71,7 +72,11 @@ def record(comparison: Comparison) -> dict[str, Any]:
 
 def _head(args: argparse.Namespace, rows: Sequence[Comparison]) -> RewardModel:
     model = RewardModel.from_base(args.base, pooling=args.pooling)
-    return train_head(model, rows, HeadConfig(layer=args.layers)).model
+    return train_head(model, rows, HeadConfig(layer=args.layers), report=_report).model
+
+
+def _report(done: int, total: int) -> None:
+    print(f"features of {done} of {total} tokens", end="\r" if done < total else "\n", file=sys.stderr, flush=True)
 
 
 def _lora(args: argparse.Namespace, rows: Sequence[Comparison]) -> RewardModel:

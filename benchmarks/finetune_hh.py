@@ -117,7 +117,7 @@ def trained_by_trl(trainer: Trainer, base: str) -> RewardModel:
     with tempfile.TemporaryDirectory() as folder:
         trainer.model.merge_and_unload().save_pretrained(folder)
         trainer.processing_class.save_pretrained(folder)
-        return RewardModel.load(folder)
+        return RewardModel.load(folder, dtype="float32")  # as ours, whatever this machine multiplies natively
 
 
 def conversation(row) -> dict:

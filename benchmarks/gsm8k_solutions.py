@@ -46,7 +46,8 @@ def main() -> None:
     rewards = np.split(np.array(flat), ends)
     found = {name: estimate.as_dict() for name, estimate in measures(test, rewards).items()}
     for name, estimate in found.items():
-        print(f"{name:32s} {estimate['value']:.3f} [{estimate['low']:.3f} to {estimate['high']:.3f}], n {estimate['n']}")
+        low, high = estimate["low"], estimate["high"]
+        print(f"{name:32s} {estimate['value']:.3f} [{low:.3f} to {high:.3f}], n {estimate['n']}", flush=True)
     print(f"training {seconds:.0f} s")
     if args.save:
         with Path(args.save).open("a") as file:

@@ -1,8 +1,9 @@
 """Real GRPO and RLOO runs with a reward model of ours: does the reward on held-out prompts rise?
 
 The task: a small instruct model answers the opening messages of hh-harmless in a few words, and a reward model trained
-on those preferences judges the answers. Before and after, the policy answers held-out prompts with the same random
-numbers; the difference of the raw reward is paired by prompt, its standard error is over prompts.
+on those preferences judges the answers. Before and after, the policy answers the openings of the test file, which
+neither the reward model nor the policy was trained on, with the same random numbers; the difference of the raw reward
+is paired by prompt, its standard error is over prompts.
 
     rewardsmith train --method head --base smollm2 --layer 15 --ensemble 8 --data hh-harmless/train.jsonl -o out/rm
     python benchmarks/rl_runs.py --model out/rm --trainer grpo --setting plain --save runs.jsonl
@@ -56,8 +57,8 @@ def main() -> None:
 
 def run(args: argparse.Namespace) -> dict:
     """Train the policy; its log and the rise on held-out prompts."""
-    prompts = openings(args)
-    train, held_out = prompts[args.held_out :], prompts[: args.held_out]
+    held_out = openings("test")[: args.held_out]
+    train = [prompt for prompt in openings("train") if prompt not in held_out][: args.prompts]
     reward_model = RewardModel.load(args.model, dtype="float32")
     folder = resolve(args.policy)
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -128,14 +129,14 @@ def finished(prompts, completions, **_) -> list[float]:
     return [float(bool(re.fullmatch(r"(?:[^.!?]+[.!?]+){1,3}", text))) for text in texts]
 
 
-def openings(args: argparse.Namespace) -> list:
+def openings(part: str) -> list:
     """Conversations of one short user message, each once, in the file's order."""
     found = {}
-    for row in load_comparisons(data_folder() / "hh-harmless" / "train.jsonl"):
+    for row in load_comparisons(data_folder() / "hh-harmless" / f"{part}.jsonl"):
         first = row.prompt[0].content
         if 20 <= len(first) <= 200:
             found.setdefault(first, [{"role": "user", "content": first}])
-    return list(found.values())[: args.held_out + args.prompts]
+    return list(found.values())
 
 
 @torch.inference_mode()
@@ -149,7 +150,10 @@ def answers(policy, tokenizer, prompts: list, args: argparse.Namespace) -> list[
             prompts[start : start + 16], add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
         ).to(policy.device)
         ids = policy.generate(
-            **inputs, do_sample=True, max_new_tokens=args.tokens, pad_token_id=tokenizer.pad_token_id
+            **inputs,
+            **{"do_sample": True, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0},  # the policy's own distribution
+            max_new_tokens=args.tokens,
+            pad_token_id=tokenizer.pad_token_id,
         )[:, inputs["input_ids"].shape[1] :]
         texts += tokenizer.batch_decode(ids, skip_special_tokens=True)
     return texts
@@ -186,11 +190,11 @@ def arguments() -> argparse.Namespace:
     add("--trainer", choices=("grpo", "rloo"), default="grpo")
     add("--setting", choices=tuple(SHAPINGS), default="plain")
     add("--policy", default="smollm2")
-    add("--steps", type=int, default=40)
-    add("--batch", type=int, default=16, help="answers a step")
-    add("--generations", type=int, default=8, help="answers a prompt")
-    add("--tokens", type=int, default=24, help="of an answer, at most")
-    add("--learning-rate", type=float, default=3e-4)
+    add("--steps", type=int, default=32)
+    add("--batch", type=int, default=8, help="answers a step")
+    add("--generations", type=int, default=4, help="answers a prompt")
+    add("--tokens", type=int, default=16, help="of an answer, at most")
+    add("--learning-rate", type=float, default=5e-4)
     add("--beta", type=float, default=0.0, help="weight of the KL penalty")
     add("--prompts", type=int, default=256)
     add("--held-out", type=int, default=64)

@@ -48,7 +48,8 @@ def test_help_imports_nothing_heavy(arguments, says, code) -> None:
 
 
 def test_the_module_is_the_command() -> None:
-    done = subprocess.run([sys.executable, "-m", "rewardsmith", "--version"], capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-m", "rewardsmith", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.stdout.startswith("rewardsmith ")
 
 

@@ -51,6 +51,13 @@ class ContractError(ModelError):
     exit_code = 3
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on whatever device. torch need not be imported to say no."""
+    if isinstance(error, MemoryError):
+        return True
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+
+
 class MissingExtraError(RewardsmithError, ImportError):
     """An optional dependency that is not installed.
 

@@ -135,6 +135,28 @@ def test_conversations_and_pairs(cli, model, tmp_path) -> None:
 # -- the curve
 
 
+@pytest.mark.parametrize("name", ["r.jsonl", "r.csv"])
+def test_gold_may_be_true_or_false(cli, model, tmp_path, name) -> None:
+    """Whether a unit test passed."""
+    golds = [[k == i % 4 for k in range(4)] for i in range(6)]
+    rows = [
+        {"prompt": row["prompt"], "response": text, "passed": gold}
+        for row, each in zip(LISTS, golds, strict=True)
+        for text, gold in zip(row["responses"], each, strict=True)
+    ]
+    if name == "r.csv":
+        with (tmp_path / name).open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        save(tmp_path / name, [{**row, "passed": each} for row, each in zip(LISTS, golds, strict=True)])
+    report = cli("best-of-n", model, tmp_path / name, "-o", tmp_path / "o.jsonl", "--gold", "passed", "--json").json
+    assert report["curve"]["points"][0]["gold"]["value"] == pytest.approx(0.25)
+    for row, gold in zip(read(tmp_path / "o.jsonl"), golds, strict=True):
+        assert row["gold"] == float(gold[row["choice"]])
+
+
 def test_gold_column(cli, model, rewards, tmp_path) -> None:
     source, out = save(tmp_path / "r.jsonl", with_gold()), tmp_path / "o.jsonl"
     report = cli("best-of-n", model, source, "-o", out, "--gold", "scores", "--json").json

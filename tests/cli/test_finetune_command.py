@@ -118,6 +118,9 @@ def test_the_default_seeds_are_told(cli, arguments, tmp_path) -> None:
         (["--accumulation", 1, "--set", "seed=-1"], "Seed must be between 0"),
         (["--set", "logging_steps=0"], "requires non-zero --logging_steps"),
         (["--set", "dataloader_num_workers=-1"], "num_workers option should be non-negative"),
+        (["--max-steps", 0], "max_steps 0: nothing would be trained"),
+        (["--epochs", 0], "num_train_epochs 0: nothing would be trained"),
+        (["--epochs", -1], "num_train_epochs -1: nothing would be trained"),
         (["--set", "eval_strategy=steps"], "you didn't pass an `eval_dataset`"),
         (["--set", "load_best_model_at_end=true"], "load_best_model_at_end needs held-out data: give --eval-data"),
         (["--set", "loss_kwargs=3"], "loss_kwargs 3: must be options by name"),
@@ -127,6 +130,26 @@ def test_the_default_seeds_are_told(cli, arguments, tmp_path) -> None:
 def test_mistakes_end_in_one_line(cli, arguments, options, message) -> None:
     outcome = cli(*arguments, "-q", *options)
     assert message in outcome.error
+
+
+@pytest.mark.parametrize(
+    ("method", "advice"),
+    [("lora", "--method qlora"), ("full", "--method lora"), ("head", "a smaller --batch-tokens")],
+)
+def test_running_out_of_memory_ends_in_advice_that_the_method_takes(
+    cli, arguments, monkeypatch, method, advice
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    arguments[2] = method
+    monkeypatch.setattr("rewardsmith.training.trainer.RewardTrainer.train", full)
+    monkeypatch.setattr("rewardsmith.training.head.train_head", full)
+    said = cli(*(arguments[:9] if method == "head" else arguments), "-q").error
+    assert "out of memory" in said and advice in said
+    if method != "head":
+        assert "--batch-size 1 --accumulation 8" in said and "--batch-tokens" not in said and "4bit" not in said
+        assert "tokens_per_forward" in said
 
 
 def test_flags_of_finetuning_are_refused_for_a_head(cli, arguments) -> None:

@@ -142,3 +142,57 @@ def test_people_see_the_features_being_read(cli, arguments) -> None:
     assert "features: " in said and "training: 2/2 steps" in said
     assert said.index("features: ") < said.index("training: ")
     assert "features: " not in cli(*arguments, "-q").err
+
+
+def test_access_tokens_are_neither_kept_nor_shown(cli, arguments, tmp_path) -> None:
+    secret = ["--set", "hub_token=hf_mine", "--set", "model_init_kwargs={token: hf_also_mine}"]
+    done = cli(*arguments, *secret)
+    assert done.code == 0 and "mine" not in done.err + done.out
+    run = tmp_path / "rm.run"
+    assert "mine" not in (run / "run.json").read_text()
+    assert not any(b"mine" in path.read_bytes() for path in run.rglob("*.json"))
+    other = [word.replace("mine", "yours") for word in secret]
+    done = cli(*arguments, *other, "--resume")
+    assert done.code == 0, done.err  # another token is no other setting
+    text = (run / "run.json").read_text()  # of a version that kept them
+    (run / "run.json").write_text(text.replace('"max_steps"', '"hub_token": "hf_mine", "max_steps"'))
+    assert cli(*arguments, *other, "--resume", "-q").code == 0
+    assert "mine" not in cli(*arguments[:-1], 3, "--resume", "-q").error
+
+
+def test_the_adapter_is_there_before_it_is_merged(cli, arguments, tmp_path, monkeypatch) -> None:
+    """Merging needs the most memory; what was trained must not end with it."""
+    seen: list[Any] = []
+
+    def full(model: Any, network: Any) -> Any:
+        seen.append([one for one in model.parameters() if one.grad is not None])
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    arguments += ["--set", "save_strategy=no"]
+    whole = tmp_path / "whole"
+    assert cli(*arguments, "-q").code == 0
+    (tmp_path / "rm.run").rename(whole)
+    with monkeypatch.context() as patch:
+        patch.setattr("rewardsmith.training.trainer.plain", full)
+        assert "out of memory" in cli(*arguments, "-q").error
+    assert seen == [[]]  # gradients had gone by then
+    found = RewardModel.load(tmp_path / "rm.run" / "adapter")
+    models = (found, RewardModel.load(whole / "adapter"))
+    rewards = [model.score_batch(["what is 1 + 1?"] * 2, ["2", "fox"]) for model in models]
+    assert rewards[0] == pytest.approx(rewards[1])
+
+
+def test_a_run_records_how_it_computed(cli, arguments, tmp_path, caplog) -> None:
+    assert cli(*arguments, "-q").code == 0
+    file = tmp_path / "rm.run" / "run.json"
+    state = json.loads(file.read_text())
+    computed = {"device": "cpu", "processes": 1, "bf16": False, "fp16": False, "weights": "float32"}
+    assert state["computed"] == computed
+    file.write_text(json.dumps({**state, "computed": {**computed, "device": "cuda", "bf16": True}}))
+    done = cli(*arguments, "--resume", "-q")
+    assert done.code == 0
+    assert "--resume: bf16 was true, is now false; device was cuda, is now cpu" in caplog.text
+    file.write_text(json.dumps({**state, "computed": {**computed, "processes": 4}}))
+    assert "--resume: processes was 4, is now 1" in cli(*arguments, "--resume", "-q").error
+    file.write_text(json.dumps({**state, "computed": None}))  # by an older version
+    assert cli(*arguments, "--resume", "-q").code == 0

@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rewardsmith import RewardModel
 from rewardsmith.cli.merge import _one_by_one
+from rewardsmith.shaping import parse
 from tests import tiny
 from tests.cli.conftest import pairs, save
 from tests.conftest import with_random_head
@@ -53,6 +54,15 @@ def test_the_average_of_two_is_the_average_by_hand(cli, tuned, tmp_path) -> None
     assert facts["method"] == "average of weights (WARM)"
     assert facts["models"] == [str(folder) for folder in tuned[:2]] and model.contract.metrics == {}
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_shaping_is_dropped_and_that_is_said(cli, tuned, tmp_path) -> None:
+    folder = shutil.copytree(tuned[0], tmp_path / "one")
+    parse("normalise").fit([0.0, 1.0]).save(folder)
+    done = cli("merge", folder, tuned[1], "-o", tmp_path / "out")
+    assert "note: the shaping saved with" in done.err and "rewardsmith shape" in done.err
+    assert RewardModel.load(tmp_path / "out").shaping is None
+    assert "shaping" not in cli("merge", *tuned[:2], "-o", tmp_path / "plain").err
 
 
 def test_weights(cli, tuned, tmp_path) -> None:

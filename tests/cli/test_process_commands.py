@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from rewardsmith.data.stepwise import load_stepwise
+from rewardsmith.evaluation.process_metrics import evaluate_steps
 from rewardsmith.model.load import LoadOptions
 from rewardsmith.model.reward_model import RewardModel
 from tests.cli.conftest import save
@@ -79,6 +81,29 @@ def test_responses_are_split_and_bad_rows_passed_over(cli, bases, steps, tmp_pat
     assert second == {"prompt": "b", **dict.fromkeys(second.keys() - {"prompt"})}
     again = ["score-steps", tmp_path / "prm", tmp_path / "out.jsonl", "-o", tmp_path / "more.jsonl", "-q"]
     assert "step_scores: is there already" in cli(*again).error
+
+
+def test_steps_are_parted_as_the_head_was_trained_unless_said_otherwise(cli, bases, steps, tmp_path) -> None:
+    blank = ("--step-separator", "\\n\\n")
+    train = ["train", "--method", "process", "-b", bases["llama"], "-d", steps["train"], "-o", tmp_path / "prm"]
+    cli(*train, "--ridge", 1, "--cache", tmp_path / "c", *blank, *FLOAT, "-q")
+    run = ["evaluate", tmp_path / "prm", "--steps", steps["test"], *FLOAT, "-q", "--json"]
+    model = RewardModel.load(tmp_path / "prm", LoadOptions(dtype="float32"))
+    for more, separator in (((), "\n\n"), (blank, "\n\n"), (("--step-separator", "\\n"), "\n")):
+        labelled = list(load_stepwise(steps["test"], separator=separator))
+        found = cli(*run, *more).json
+        assert found["auc"] == evaluate_steps(model, labelled).as_dict()["auc"], separator
+    source = save(tmp_path / "in.jsonl", [{"prompt": "a", "response": "one\nmore\n\n two\n\n\nthree"}])
+    judge = ["score-steps", tmp_path / "prm", source, "-o", tmp_path / "out.jsonl", "-q", *FLOAT]
+    for more, texts in (
+        ((), ["one\nmore", "two", "three"]),
+        (("--step-separator", "\\n"), ["one", "more", "two", "three"]),
+    ):
+        assert cli(*judge, *more).code == 0
+        line = json.loads((tmp_path / "out.jsonl").read_text())
+        assert line["step_texts"] == texts and len(line["step_scores"]) == len(texts)
+    whole, listed = (model.score_steps("a", one) for one in ("one\nmore\n\ntwo", ["one\nmore", "two"]))
+    assert whole.probabilities == pytest.approx(listed.probabilities, abs=1e-5)
 
 
 def test_a_reward_model_goes_on_scoring(cli, model, steps, tmp_path) -> None:

@@ -8,6 +8,8 @@ import json
 import numpy as np
 import pytest
 
+from rewardsmith.encoding.template import plain
+from rewardsmith.scoring import row as rows_
 from rewardsmith.shaping import Context, Pipeline, parse
 from tests.cli.conftest import save
 
@@ -153,9 +155,9 @@ def without(*columns: str) -> list[dict]:
         (without("reward"), "normalise", "scored.jsonl:1: reward: missing; the row has chosen, disagreement"),
         ([*ROWS, {"reward": "good"}], "normalise", "scored.jsonl:61: reward: must be a number"),
         (
-            [{"reward": [1, 2], "safety": 1}],
+            [{"reward": [1, 2], "safety": [1]}],
             "minimum(names=['safety'])",
-            ":1: safety: must be a list of 2 numbers",
+            ":1: safety: needs a number, or one for each of the 2 responses, not [1]",
         ),
         ([{"reward": 1.0}], "group_zscore", "scored.jsonl:1: prompt: missing"),
         ([{"reward": 1.0}], "normalise", "normalise: all rewards are 1, their standard deviation is 0"),
@@ -229,6 +231,33 @@ def test_rewards_of_several_models_or_of_another_are_refused(cli, model, tmp_pat
     other = save(tmp_path / "other.jsonl", [{"reward": float(i), "scored_by": "abc"} for i in range(3)])
     assert "this model" in (error := cli("shape", other, "--steps", "normalise", "-o", model).error)
     assert "did not give these rewards (abc)" in error and not (model / "shaping.json").exists()
+
+
+def test_rows_are_read_as_score_reads_them(cli, tmp_path) -> None:
+    """Turns as their text, one number of another reward for all responses, and other tools are another prompt."""
+    turns = [{"role": "assistant", "content": "a b a b"}, {"role": "user", "content": "a b"}]
+    turns.append({"role": "assistant", "content": "a b"})
+    lists = [{"prompt": "p", "responses": [turns, "a"], "reward": [1.0, 2.0], "safety": 0.5}]
+    steps = "repetition_penalty(ngram=1), weighted_sum(weights={'safety': 2})"
+    arguments = ["--steps", steps, "-o", tmp_path / "s.json", "--json"]
+    found = cli("shape", save(tmp_path / "lists.jsonl", lists), *arguments).json
+    text = plain(rows_.read(lists[0]).responses[0])
+    context = Context(texts=[text, "a"], rewards={"safety": [0.5, 0.5]})
+    assert found["after"]["min"] == pytest.approx(min(parse(steps)([1.0, 2.0], context)))
+    tools = [{"type": "function", "function": {"name": "add"}}]
+    singles = [{"prompt": "p", "response": "x", "reward": 1.0 + i, "tools": tools if i else None} for i in range(2)]
+    arguments[1] = "center(by='group')"
+    found = cli("shape", save(tmp_path / "singles.jsonl", singles), *arguments).json
+    assert (found["after"]["min"], found["after"]["max"]) == (0, 0)
+
+
+@pytest.mark.parametrize(("vote", "says"), [("", "main head"), (" uncertainty", "subtracted twice"), (" mean", "")])
+def test_a_penalty_fitted_on_rewards_that_are_no_mean_is_warned_of(cli, tmp_path, vote, says) -> None:
+    rows = [{"reward": float(i), "disagreement": 0.1, "scored_by": f"abc{vote}"} for i in range(9)]
+    file, out = save(tmp_path / "rows.jsonl", rows), tmp_path / "s.json"
+    done = cli("shape", file, "--steps", "uncertainty_penalty, normalise", "-o", out, "-q")
+    assert (says in done.err) if says else not done.err
+    assert not cli("shape", file, "--steps", "normalise", "-o", out, "-q").err
 
 
 def test_most_values_at_a_bound_is_a_warning(cli, scored, tmp_path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from rewardsmith.data import check, load_comparisons
 from rewardsmith.thinking.corruptions import CORRUPTIONS
+from rewardsmith.thinking.phrases import FILLERS
 from rewardsmith.thinking.problems import FAMILIES
 from tests.cli.conftest import save
 
@@ -70,6 +71,8 @@ def test_held_out_families_go_to_the_test_file_alone(cli, tmp_path, held) -> Non
     assert len(unseen) == 3 and not seen & unseen and seen | unseen == set(FAMILIES)
     assert report["test"]["output"] == str(tmp_path / "a.test.jsonl")
     assert report["test"]["families"] == sorted(unseen)
+    said = [{phrase for phrase in FILLERS for row in rows if phrase in row["rejected"]} for rows in (train, test)]
+    assert said[0] and said[1] and not said[0] & said[1]
     named = ("--test-output", tmp_path / "b.jsonl", "--test-pairs", 7)
     cli(*COMMAND, "-o", out, "-n", 80, "--hold-out-families", held, *named, "-q")
     assert len(rows_of(tmp_path / "b.jsonl")) == 7
@@ -128,6 +131,7 @@ def test_mistakes_are_one_line(cli, tmp_path) -> None:
         (("--think-tags", "a", "a"), "both think tags are 'a'"),
         (("--corrupt",), "for own data; name it with --from"),
         (("--from", data, "--families", "sets"), "leave them out with --from"),
+        (("--from", data, "--difficulty", "2"), "leave them out with --from"),
         (("--from", data, "--corruptions", "loop"), "add --corrupt"),
         (("--from", data, "-n", 100), "the data gives 6 pairs"),
         (("--from", data, "--corrupt"), "0 of 3 responses have thinking between tags"),

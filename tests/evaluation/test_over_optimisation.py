@@ -113,6 +113,13 @@ def test_intervals_cover() -> None:
     assert 50 <= hits <= 60
 
 
+def test_prompts_are_counted_not_lists() -> None:
+    """A prompt may stand in several rows; with its short ones alone it is left out, but not when another is used."""
+    proxies, groups = [[1.0, 2, 3]] * 5 + [[1.0, 2]] * 3, [*"aabbc", "a", "d", "d"]
+    found = curve(proxies, proxies, groups=groups, max_n=3)
+    assert (found.prompts, found.left_out) == (3, 1)
+
+
 def test_prompts_with_fewer_candidates_are_left_out_everywhere() -> None:
     proxies = [[0.0, 1, 2, 3], [1.0, 2, 3, 4], [5.0, 6, 7, 8, 9], [100.0, 200]]
     found = curve(proxies, proxies)

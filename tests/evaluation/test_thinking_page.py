@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from xml.etree import ElementTree
@@ -165,7 +166,9 @@ def test_ticks_hold_the_range_in_round_steps(low: float, width: float) -> None:
 
 
 def test_points_of_the_curve_stand_where_their_rewards_are() -> None:
-    svg = ElementTree.fromstring(re.search(r"<svg.*</svg>", curve_svg(made(TEXT, REWARDS), colour), re.S)[0])
+    svg = ElementTree.fromstring(
+        re.search(r"<svg.*</svg>", curve_svg(made(TEXT, REWARDS), lambda step: colour(step.change, 1.75)), re.S)[0]
+    )
     points = [(float(one.get("cx")), float(one.get("cy"))) for one in svg.iter("circle")]
     heights = [y for _, y in points]
     assert [x for x, _ in points] == sorted(x for x, _ in points)
@@ -175,3 +178,16 @@ def test_points_of_the_curve_stand_where_their_rewards_are() -> None:
             assert (heights[i] > heights[j]) == (rewards[i] < rewards[j])
     levels = {float(t.text.replace("−", "-")): float(t.get("y")) - 4 for t in svg.iter("text") if t.get("x") == "44.0"}
     assert levels[0.0] == pytest.approx(heights[0], abs=0.1)
+
+
+def test_a_process_head_shades_by_the_probability_that_a_step_is_right() -> None:
+    score = made(TEXT, REWARDS)
+    steps = [replace(step, probability=p) for step, p in zip(score.steps, (0.9, 0.2, 0.5), strict=True)]
+    shown = page(replace(score, curve=replace(score.curve, steps=tuple(steps))))
+    assert "probability that the step is right" in shown and "change of the reward in the step" not in shown
+    assert "right with p = 0.900" in shown and "least likely right, p = 0.200" in shown
+    assert "largest fall" not in shown
+    shades = re.findall(r'title="step \d[^"]*" style="background:([^;]+)', shown)
+    assert shades == [colour(0.8, 1), colour(-0.6, 1), "transparent"]
+    likely = [replace(step, probability=0.8) for step in steps]
+    assert "least likely right" not in page(replace(score, curve=replace(score.curve, steps=tuple(likely))))

@@ -20,6 +20,7 @@ from rewardsmith.integrations.combiner import Combiner
 from rewardsmith.integrations.policy_text import PolicyText
 from rewardsmith.integrations.single import OneByOne
 from rewardsmith.scoring.scorer import Scorer
+from rewardsmith.shaping import Pipeline, RunningNormalise
 from tests import tiny
 from tests.integrations.conftest import LOAD, OTHER, PREFILLS, assistant, other_tokenizer, user
 
@@ -51,6 +52,26 @@ def rollout(prompt: str) -> list[str]:
 def rendered(messages: Any = TALK, tokenizer: Any = None) -> str:
     tokenizer = tokenizer or other_tokenizer()
     return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+
+@pytest.mark.parametrize(
+    ("shaping", "grouped", "says"),
+    [
+        ("group_zscore", False, "works on a group"),
+        ("zscore, running", False, "works on a batch"),  # a wide scope hides no other
+        ("center(by='group'), zscore", True, "works on a batch"),
+        ("running", False, "order in which responses arrive"),
+        ("group_zscore, running", True, "order in which responses arrive"),
+    ],
+)
+def test_shapes_that_need_more_than_a_response(model, shaping, grouped, says) -> None:
+    with pytest.raises(UsageError, match=says):
+        OneByOne(model, shaping=shaping, grouped=grouped)
+
+
+def test_shapes_that_need_no_more(model) -> None:
+    OneByOne(model, shaping=Pipeline([RunningNormalise().fit([1.0, 2.0]).freeze()]))
+    OneByOne(model, shaping="group_zscore", grouped=True)
 
 
 # -- OpenRLHF

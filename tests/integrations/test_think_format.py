@@ -60,6 +60,17 @@ def test_malformed(what) -> None:
     assert ThinkFormat(prefilled=True)(completions=[cut]) == [float(what == "text in front")]  # then it is thinking
 
 
+@pytest.mark.parametrize("tags", FAMILIES.values(), ids=FAMILIES)
+def test_a_perfect_response_of_every_family_is_perfect(tags) -> None:
+    for opened in tags.opens:
+        for closed in tags.closes:
+            perfect = f"{opened}after some analysis 2 + 2 = 4{closed}4"
+            assert ThinkFormat(tags=tags)(completions=[perfect, f"{perfect}{closed}4"]) == [1.0, 0.0]
+            assert ThinkFormat(prefilled=False, tags=tags)(completions=[perfect]) == [1.0]
+    for closed in tags.bare:
+        assert ThinkFormat(prefilled=True, tags=tags)(completions=[f"2 + 2 = 4{closed}4"]) == [1.0]
+
+
 def test_thinking_that_the_trainer_has_parsed_already() -> None:
     """With a response template TRL hands over the thinking beside the content, in which no tag is left."""
     parsed = [[{"role": "assistant", "reasoning_content": "2 + 2 = 4", "content": "4"}]]

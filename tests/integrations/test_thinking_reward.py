@@ -5,17 +5,23 @@ from __future__ import annotations
 import logging
 import math
 import pickle
+from dataclasses import replace
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
+import torch
 from trl.trainer.utils import get_callable_name
 
 from rewardsmith.errors import ModelError, UsageError
 from rewardsmith.integrations.thinking_reward import ThinkingReward
 from rewardsmith.integrations.thinking_verdict import has_form
+from rewardsmith.model.process import ProcessHead
+from rewardsmith.model.reward_model import RewardModel
 from rewardsmith.model.thinking_scores import score_thinking
 from rewardsmith.shaping import Context, Normalise, Pipeline, parse
 from rewardsmith.thinking import custom_tags
+from tests.conftest import with_random_head
 from tests.integrations.conftest import LOAD, Log, assistant, user
 
 PROMPTS = [[user("what is 15 + 27")]] * 6
@@ -51,7 +57,7 @@ def by_hand(model, *, w_a=1.0, w_t=0.5, unformed=-1.0, free=512, price=0.001, li
         formed = score.closed and score.thinking_tokens and score.answer_tokens
         answer = a(score.answer_alone)
         thinking = t(score.thinking) if formed else unformed
-        trust = math.exp(min(0, thinking * answer)) if formed else 1
+        trust = math.exp(min(0, thinking * answer)) if formed and thinking > 0 else 1
         cost = min(limit, price * max(0, score.thinking_tokens - free))
         found.append(w_a * answer + w_t * trust * thinking - cost)
     return found
@@ -90,9 +96,85 @@ def test_trust_falls_only_where_thinking_and_answer_disagree(model) -> None:
     (score,) = score_thinking(model, PROMPTS[:1], COMPLETIONS[:1])
     agree = [reward._verdict(score, *parts, 1.0).trust for parts in ((2.0, 1.0), (-2.0, -1.0), (0.0, 3.0))]
     assert agree == [1, 1, 1]
+    assert reward._verdict(score, -2.0, 1.0, 1.0).trust == 1  # blame needs no trust: only praise can be won by flattery
     worse = [reward._verdict(score, 2.0, answer, 1.0) for answer in (-0.5, -1.0, -2.0)]
     assert [one.trust for one in worse] == [math.exp(-1), math.exp(-2), math.exp(-4)]
     assert worse[0].reward == pytest.approx(-0.5 + 2 * math.exp(-1))
+
+
+@pytest.mark.parametrize("answer", [0.01, 0.5, 2.0, 10.0])
+def test_better_thinking_never_pays_less_where_the_answer_is_good(model, answer) -> None:
+    reward = ThinkingReward(model)
+    (score,) = score_thinking(model, PROMPTS[:1], COMPLETIONS[:1])
+    paid = [reward._verdict(score, step / 10, answer, 0.5).reward for step in range(-80, 81)]
+    assert all(more > less for less, more in pairwise(paid))
+
+
+def test_raw_rewards_have_no_zero_and_that_is_said(model, caplog) -> None:
+    fitted = Pipeline([Normalise().fit([0.0, 1.0])])
+    for options, warned in (
+        ({}, True),
+        ({"shaping": "clip(low=-3, high=3)"}, True),
+        ({"shaping": "running"}, False),
+        ({"shaping": fitted, "thinking_shaping": "clip(high=0)"}, True),
+        ({"shaping": fitted}, False),
+        ({"thinking_weight": 0}, False),
+    ):
+        caplog.clear()
+        ThinkingReward(model, **options)
+        assert any("no zero of their own" in line for line in caplog.messages) == warned, options
+
+
+def with_process(model: RewardModel) -> RewardModel:
+    weight = torch.randn(model.head.weight.shape, generator=torch.Generator().manual_seed(5))
+    contract = replace(model.contract, process={"separator": "\n"})
+    return replace(model, process=ProcessHead(weight / 3, torch.zeros(1)), contract=contract)
+
+
+@pytest.mark.parametrize("form", ["min", "last", "mean"])
+def test_a_process_head_can_judge_the_thinking(model, form) -> None:
+    """T = 2 p - 1, of the thinking's steps alone, from the same forward pass as the rewards."""
+    judge = with_process(model)
+    texts = ["<think>one fox\ntwo dogs\n15 + 27</think>the answer\nis 42", "<think>a\nb</think>c", "42"]
+    completions, prompts = [[assistant(text)] for text in texts], PROMPTS[:3]
+    expected = []
+    for one, text, count in zip(score_thinking(judge, prompts, completions), texts, (3, 2, 0), strict=True):
+        steps = judge.score_steps(prompts[0], [assistant(text)])
+        assert [step.probability for step in one.steps] == pytest.approx(steps.probabilities, abs=1e-5)
+        known = steps.probabilities[:count]
+        chosen = {"min": min, "last": lambda ps: ps[-1], "mean": lambda ps: sum(ps) / len(ps)}[form]
+        expected.append(2 * chosen(known) - 1 if known else -1.0)
+    log = Log()
+    reward = ThinkingReward(judge, thinking=f"process_{form}", name="t", per_token=0)
+    paid = call(reward, log, prompts=prompts, completions=completions)
+    assert log.columns["t/thinking"] == pytest.approx(expected, abs=1e-5)
+    assert log.columns[f"t/process_{form}"][2] is None
+    assert log.columns[f"t/process_{form}"][:2] == pytest.approx([(T + 1) / 2 for T in expected[:2]], abs=1e-5)
+    answers = [score.answer_alone for score in score_thinking(judge, prompts, completions)]
+    trust = [math.exp(min(0, max(0, T) * A)) for T, A in zip(expected, answers, strict=True)]
+    assert paid == pytest.approx([A + 0.5 * w * T for A, w, T in zip(answers, trust, expected, strict=True)], abs=1e-4)
+
+
+def test_process_thinking_needs_a_head_and_no_normaliser(model, caplog) -> None:
+    with pytest.raises(ModelError, match="no process head"):
+        ThinkingReward(model, thinking="process_min")
+    with pytest.raises(UsageError, match="thinking 'process_max': use reward, process_min"):
+        ThinkingReward(model, thinking="process_max")
+    caplog.clear()
+    reward = ThinkingReward(with_process(model), "running", thinking="process_min")
+    assert reward.thinking_shaping is None and not caplog.messages  # 2 p - 1 has a zero: even odds
+
+
+def test_thinking_that_did_not_fit_costs_what_it_costs(bases) -> None:
+    """max_length cuts the front off: the part that is left must not make long thinking cheap."""
+    long = [[assistant("<think>" + "the fox jumps again and again " * 6 + "</think>42")]]
+    whole = with_random_head(RewardModel.from_base(bases["llama"], LOAD))
+    cut = replace(whole, contract=replace(whole.contract, max_length=24))
+    options = {"free_tokens": 10, "per_token": 0.01, "limit": 9.0}
+    found = [
+        ThinkingReward(one, **options).verdicts([{"prompt": "q", "response": long[0]}], 0.5)[0] for one in (whole, cut)
+    ]
+    assert found[1].score.scored.truncated and found[0].cost == found[1].cost > 0.2
 
 
 @pytest.mark.parametrize(

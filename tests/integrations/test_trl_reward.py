@@ -6,19 +6,24 @@ import json
 import logging
 import pickle
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from trl.trainer.utils import get_callable_name, is_async_callable
 
 from rewardsmith.cli import main
 from rewardsmith.errors import DataError, UsageError
+from rewardsmith.integrations.keep_shaping import KeepShaping
 from rewardsmith.integrations.trl import RewardFunction
 from rewardsmith.model.ensemble import Ensemble
 from rewardsmith.model.reward_model import RewardModel
 from rewardsmith.scoring.scorer import Scorer
 from rewardsmith.shaping import Clip, Context, Normalise, Pipeline, RunningNormalise, parse
 from tests import tiny
+from tests.conftest import with_random_head
 from tests.integrations.conftest import LOAD, Log, assistant, other_tokenizer, user
 
 QUESTIONS = ["what is 15 + 27", "how are you"]
@@ -195,8 +200,8 @@ def test_groups_are_equal_prompts_wherever_they_stand(model) -> None:
 
 
 def test_the_running_normaliser_learns_from_call_to_call(model) -> None:
-    running = RunningNormalise()
-    reward = RewardFunction(model, running)
+    reward = RewardFunction(model, RunningNormalise())
+    (running,) = reward.judge.shaping.steps
     first = call(reward, PROMPTS[:5], COMPLETIONS[:5])
     assert running.count_ == 5
     assert call(reward, PROMPTS[:5], COMPLETIONS[:5]) == pytest.approx(first, abs=1e-4)
@@ -207,6 +212,17 @@ def test_the_running_normaliser_learns_from_call_to_call(model) -> None:
     assert running.mean_ == frozen
 
 
+def test_two_functions_share_no_statistics(model, tmp_path) -> None:
+    """Nor with the model: what was seen in RL must not be saved with it."""
+    own = Pipeline([RunningNormalise().fit([1.0, 3.0])])
+    carrying = replace(model, shaping=own)
+    one, two = RewardFunction(carrying, name="one"), RewardFunction(carrying, own, "two")
+    call(one, PROMPTS, COMPLETIONS)
+    assert [reward.judge.shaping.steps[0].count_ for reward in (one, two)] == [12, 2]
+    assert own.steps[0].count_ == 2
+    assert RewardModel.load(carrying.save(tmp_path / "rm"), LOAD).shaping == own == two.judge.shaping
+
+
 def test_several_processes_with_a_running_normaliser_are_warned(model, monkeypatch, caplog) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     RewardFunction(model, RunningNormalise())
@@ -214,6 +230,13 @@ def test_several_processes_with_a_running_normaliser_are_warned(model, monkeypat
     caplog.clear()
     RewardFunction(model, RunningNormalise().fit([1.0, 2.0]).freeze())
     assert not caplog.text
+    RewardFunction(model, "zscore")
+    RewardFunction(model, "zscore, running")  # a wide scope hides no other
+    assert [("batch" in one, "normalises" in one) for one in caplog.messages] == [
+        (True, False),
+        (False, True),
+        (True, False),
+    ]
 
 
 def test_references_are_numbers_or_responses_that_are_scored_once(model, monkeypatch) -> None:
@@ -237,12 +260,17 @@ def test_references_are_numbers_or_responses_that_are_scored_once(model, monkeyp
     wanted = par(raw, Context(reference=[[two[i // 5], 1.0] for i in range(10)]))
     assert call(reward, PROMPTS, COMPLETIONS, ref=several) == pytest.approx(wanted, abs=1e-4)
     assert call(reward, PROMPTS, COMPLETIONS, ref=[None] * 9 + [0.0])[:9] == [None] * 9
+    as_numpy = [np.float32(0.5), [np.float32(0.5), np.int64(1)]] * 5
+    as_floats = [0.5, [0.5, 1.0]] * 5
+    assert call(reward, PROMPTS, COMPLETIONS, ref=as_numpy) == call(reward, PROMPTS, COMPLETIONS, ref=as_floats)
+    with pytest.raises(DataError, match=r"reference 1: is empty \(' '\)"):  # as score says it
+        call(reward, PROMPTS[:2], COMPLETIONS[:2], ref=["fine", " "])
     refused = [
         [{"role": "user", "content": 7}],
         *PROMPTS[1:],
     ]  # nor can its reference: no mistake
     assert call(reward, refused, COMPLETIONS, ref=["fine"] * 10)[0] is None
-    with pytest.raises(DataError, match=r"reference 1 is \{7\}"):
+    with pytest.raises(DataError, match=r"reference 1: is \{7\}"):
         call(reward, PROMPTS[:2], COMPLETIONS[:2], ref=[1.0, {7}])
 
 
@@ -260,6 +288,14 @@ def test_columns_that_a_shaping_needs_are_asked_for(model) -> None:
         RewardFunction(model, "uncertainty_penalty")
 
 
+def test_disagreement_that_is_subtracted_twice_is_warned_of(ensemble, caplog) -> None:
+    RewardFunction(ensemble, "uncertainty_penalty", aggregate="mean")
+    RewardFunction(ensemble, "clip(low=-3)", aggregate="uncertainty")
+    assert not caplog.text
+    RewardFunction(ensemble, "uncertainty_penalty", aggregate="uncertainty")
+    assert "the disagreement is subtracted twice" in caplog.text
+
+
 @pytest.fixture
 def ensemble(model) -> RewardModel:
     width = model.head.weight.shape[1]
@@ -270,11 +306,15 @@ def ensemble(model) -> RewardModel:
 def test_disagreement_is_logged_and_can_be_penalised(ensemble) -> None:
     log = Log()
     rewards = call(RewardFunction(ensemble, "uncertainty_penalty(k=2)", name="r"), PROMPTS, COMPLETIONS, log)
-    scored = Scorer(ensemble).score(PROMPTS, COMPLETIONS)
+    scored = Scorer(ensemble, aggregate="mean").score(PROMPTS, COMPLETIONS)  # not the main head
     spread = [one.disagreement for one in scored]
+    assert log.columns["r/raw"] == pytest.approx([one.reward for one in scored], abs=1e-4)
     assert log.columns["r/disagreement"] == pytest.approx(spread, abs=1e-4)
     assert log.metrics["rewards/r/disagreement"] == pytest.approx(sum(spread) / 10, abs=1e-4)
     assert rewards == pytest.approx([one.reward - 2 * sd for one, sd in zip(scored, spread, strict=True)], abs=1e-3)
+    again = pickle.loads(pickle.dumps(RewardFunction(ensemble, "uncertainty_penalty(k=2)")))
+    assert call(again, PROMPTS, COMPLETIONS) == pytest.approx(rewards, abs=1e-4)
+    scored = Scorer(ensemble).score(PROMPTS, COMPLETIONS)
     several = RewardFunction([ensemble, ensemble], aggregate="min")
     assert call(several, PROMPTS, COMPLETIONS) == pytest.approx([one.reward for one in scored], abs=1e-4)
 
@@ -304,21 +344,103 @@ def test_long_prompts_are_flagged(model) -> None:
     assert log.metrics["rewards/r/truncated"] == 0.5
 
 
+class Trainer:
+    """What a function sees of TRL's trainer, by way of the bound ``log_metric``."""
+
+    def __init__(self, **more) -> None:
+        self.num_generations, self.num_generations_eval = 5, 2
+        self.model, self.chat_template_kwargs, self.tools = SimpleNamespace(training=True), {}, []
+        vars(self).update(more)
+
+    def log_metric(self, name: str, value: float) -> None:
+        pass
+
+
+@pytest.mark.parametrize("shaping", ["group_zscore", "center(by='group'), clip(low=-1)", "center(by='group'), zscore"])
+def test_part_of_a_group_is_refused(model, shaping) -> None:
+    """TRL wants whole groups of all processes together: with one completion in each, all rewards would be 0."""
+    reward, trainer = RewardFunction(model, shaping, "r"), Trainer()
+    whole = reward(PROMPTS, COMPLETIONS, log_metric=trainer.log_metric)
+    assert any(whole)
+    reward(PROMPTS[:5] * 2, COMPLETIONS[:5] * 2, log_metric=trainer.log_metric)  # a prompt that comes twice
+    for size in (1, 4, 9):
+        with pytest.raises(UsageError, match=r"r: .* the 5 completions of a prompt .*steps_per_generation a multiple"):
+            reward(PROMPTS[:size], COMPLETIONS[:size], log_metric=trainer.log_metric)
+    trainer.model.training = False
+    reward(PROMPTS[3:7], COMPLETIONS[3:7], log_metric=trainer.log_metric)
+    with pytest.raises(UsageError, match=r"num_generations_eval.*per_device_eval_batch_size a multiple of 2"):
+        reward(PROMPTS[:5], COMPLETIONS[:5], log_metric=trainer.log_metric)
+    assert RewardFunction(model, shaping)(PROMPTS[:1], COMPLETIONS[:1]) == [0]  # by hand
+    RewardFunction(model, "clip(low=-1)")(PROMPTS[:1], COMPLETIONS[:1], log_metric=trainer.log_metric)
+
+
+def test_the_trainers_own_template_variables_and_tools(tmp_path) -> None:
+    template = "{% if tools %}{{ tools | tojson }}{% endif %}{{ mood | default('') }}" + tiny.CHATML
+    model = with_random_head(RewardModel.from_base(tiny.save_base("llama", tmp_path / "base", template=template), LOAD))
+
+    def add(a: int, b: int) -> int:
+        """Adds.
+
+        Args:
+            a: one.
+            b: two.
+        """
+        return a + b
+
+    reward, scorer = RewardFunction(model), Scorer(model)
+    for own, columns, variables in (
+        ({"tools": [add], "chat_template_kwargs": {"mood": "glad"}}, {}, {"tools": [add], "kwargs": {"mood": "glad"}}),
+        ({"chat_template_kwargs": {"mood": "glad"}}, {"chat_template_kwargs": [{"mood": "sad"}]}, {"mood": "sad"}),
+        ({"tools": [add], "environment_factories": {"a": 1}}, {}, {}),  # each prompt has its own
+        ({}, {}, {}),
+    ):
+        variables = {"kwargs": variables} if "mood" in variables else variables
+        (got,) = reward(PROMPTS[:1], COMPLETIONS[:1], log_metric=Trainer(**own).log_metric, **columns)
+        (wanted,) = scorer.score(PROMPTS[:1], COMPLETIONS[:1], variables)
+        assert got == pytest.approx(wanted.reward, abs=1e-5)
+    plain = scorer.score(PROMPTS[:1], COMPLETIONS[:1])[0].reward
+    assert abs(scorer.score(PROMPTS[:1], COMPLETIONS[:1], {"tools": [add]})[0].reward - plain) > 1e-3
+
+
+def test_a_running_normaliser_in_the_middle_of_a_run(model, caplog, tmp_path) -> None:
+    def state(step: int) -> SimpleNamespace:
+        return SimpleNamespace(global_step=step, is_world_process_zero=True)
+
+    reward = RewardFunction(model, "running", "helpful")
+    reward(PROMPTS, COMPLETIONS)  # by hand, before
+    reward(PROMPTS, COMPLETIONS, trainer_state=state(7))
+    assert "helpful: the run goes on at step 7, and its running normaliser begins anew" in caplog.text
+    caplog.clear()
+    reward(PROMPTS, COMPLETIONS, trainer_state=state(8))
+    for fine in (RewardFunction(model, "running"), RewardFunction(model, "clip(low=-99)")):
+        fine(PROMPTS, COMPLETIONS, trainer_state=state(0))
+        fine(PROMPTS, COMPLETIONS, trainer_state=state(1))
+    RewardFunction(model, "clip(low=-99)")(PROMPTS, COMPLETIONS, trainer_state=state(7))
+    args = SimpleNamespace(output_dir=str(tmp_path), resume_from_checkpoint=None)
+    (tmp_path / "checkpoint-8").mkdir()
+    KeepShaping(reward).on_save(args, state(8), None)
+    again = RewardFunction(model, "running", "helpful")
+    KeepShaping(again).on_train_begin(args, state(8), None)
+    again(PROMPTS, COMPLETIONS, trainer_state=state(8))
+    assert again.judge.shaping.steps[0].count_ == 40
+    assert not caplog.text
+    KeepShaping(again).on_train_begin(args, state(9), None)
+    assert "checkpoint-9/helpful.shaping.json: not there" in caplog.text
+    other = RewardFunction(model, "running, clip(low=0)", "helpful")
+    with pytest.raises(UsageError, match=r"that was kept is 'running', this one is 'running, clip\(low=0\.0\)'"):
+        KeepShaping(other, resume_from=tmp_path / "checkpoint-8").on_train_begin(args, state(8), None)
+    with pytest.raises(UsageError, match="give one or more reward functions of rewardsmith"):
+        KeepShaping(len)  # type: ignore[arg-type]
+
+
 def test_names(model, saved) -> None:
     plain, clipped = RewardFunction(saved, load=LOAD), RewardFunction(saved, "clip(low=0)", load=LOAD)
     assert [get_callable_name(one) for one in (plain, clipped)] == ["rm", "rm-Clip"]
     assert get_callable_name(RewardFunction(model, name="helpful")) == "helpful"
     assert not is_async_callable(plain)
 
-    class Trainer:
-        def __init__(self) -> None:
-            self.reward_func_names = ["rm", "rm"]
-
-        def log_metric(self, name: str, value: float) -> None:
-            raise AssertionError
-
     with pytest.raises(UsageError, match="two reward functions are called 'rm'"):
-        plain(["p"], ["r"], log_metric=Trainer().log_metric)
+        plain(["p"], ["r"], log_metric=Trainer(reward_func_names=["rm", "rm"]).log_metric)
 
 
 @pytest.mark.parametrize("in_memory", [True, False])

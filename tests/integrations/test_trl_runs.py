@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import json
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,17 +14,20 @@ from typing import Any
 import datasets
 import pandas as pd
 import pytest
+import torch
 import transformers
 import trl
 from datasets import Dataset
-from transformers import TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
+from rewardsmith.cli import main
 from rewardsmith.integrations.held_out import HeldOut
 from rewardsmith.integrations.history import read_history
+from rewardsmith.integrations.keep_shaping import KeepShaping
 from rewardsmith.integrations.trl import RewardFunction
 from rewardsmith.integrations.watch import RewardWatch
 from rewardsmith.scoring.scorer import Scorer
-from rewardsmith.shaping import Context, parse
+from rewardsmith.shaping import Context, Pipeline, parse
 from tests.integrations.conftest import LOAD, user
 
 datasets.disable_progress_bars()
@@ -49,6 +54,7 @@ def train(
     *,
     callbacks: Any = (),
     chat: bool = True,
+    resume: str | None = None,
     **more: Any,
 ) -> Any:
     """Two steps of 2 prompts x 4 completions each."""
@@ -79,7 +85,7 @@ def train(
     )
     trainer.tables = next((one for one in callbacks if isinstance(one, Tables)), Tables())
     trainer.tables.trainer = trainer
-    trainer.train()
+    trainer.train(resume_from_checkpoint=resume)
     return trainer
 
 
@@ -155,6 +161,47 @@ def test_the_log_has_the_scorers_rewards_row_by_row(run, model) -> None:
         assert logs["reward"] == pytest.approx((sum(expected) + 0.5 * sum(expected_raw)) / 8, abs=2e-4)
 
 
+def test_the_command_line_gives_the_logged_rewards_row_by_row(run, saved, tmp_path, monkeypatch) -> None:
+    """Promise 1, literally: what the trainer logged, written as rows and scored by ``rewardsmith score --shaping``."""
+    table = run.trainer.tables.found[-1]
+    plain = [[[dict(turn) for turn in turns] for turns in table[name]] for name in ("prompt", "completion")]
+    groups: dict[str, dict[str, Any]] = {}
+    for prompt, completion, logged in zip(*plain, table["ours"], strict=True):
+        row = groups.setdefault(prompt[0]["content"], {"prompt": prompt, "responses": [], "logged": []})
+        row["responses"].append(completion)
+        row["logged"].append(float(logged))
+    source, output = tmp_path / "rows.jsonl", tmp_path / "scored.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in groups.values()))
+    argv = ["rewardsmith", "score", saved, source, "-o", output, "--shaping", SHAPING, "--dtype", "float32"]
+    monkeypatch.setattr(sys, "argv", [*map(str, argv), "--device", "cpu", "-q"])
+    with pytest.raises(SystemExit) as end:
+        main.run()
+    assert not end.value.code
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert sum(len(row["logged"]) for row in rows) == 8
+    for row in rows:
+        assert row["shaped"] == pytest.approx(row["logged"], abs=2e-4)
+        assert len(set(row["logged"])) > 1
+
+
+def test_a_running_normaliser_survives_a_resumed_run(model, policy, tmp_path, caplog) -> None:
+    def trained(name: str, steps: int, **more: Any) -> Any:
+        reward = RewardFunction(model, "running", "ours")
+        transformers.set_seed(0)
+        kept = {"save_strategy": "steps", "save_steps": 1, "seed": 0}
+        train(
+            "GRPO", policy, tmp_path / name, [reward], callbacks=[KeepShaping(reward)], max_steps=steps, **kept, **more
+        )
+        return reward.judge.shaping.steps[0]
+
+    whole = trained("whole", 2)
+    first = Pipeline.load(tmp_path / "whole" / "checkpoint-1" / "ours.shaping.json").steps[0]
+    assert (first.count_, whole.count_) == (8, 16)
+    again = trained("whole", 2, resume=str(tmp_path / "whole" / "checkpoint-1"))
+    assert again.count_ == 16 and "begins anew" not in caplog.text
+    assert again.mean_ == pytest.approx(whole.mean_, abs=1e-4)
+
+
 def test_watch_follows_a_run(run) -> None:
     logged = steps(run.trainer)
     assert [record["step"] for record in run.seen.history] == [1, 2]
@@ -188,8 +235,10 @@ def test_a_policy_with_text_prompts(model, policy, tmp_path) -> None:
 def test_watch_can_generate_for_prompts_of_its_own(model, policy, tmp_path) -> None:
     asked = []
 
-    def judge(prompts: list, completions: list, answer: list, **columns: Any) -> list[float | None]:
-        asked.append((prompts, completions, answer))
+    def judge(
+        prompts: list, completions: list, completion_ids: list, answer: list, **columns: Any
+    ) -> list[float | None]:
+        asked.append((prompts, completions, completion_ids, answer))
         return [None, 1.0, 3.0]
 
     def trained(folder: Path, *callbacks: Any) -> list[dict[str, float]]:
@@ -200,10 +249,12 @@ def test_watch_can_generate_for_prompts_of_its_own(model, policy, tmp_path) -> N
     proxy = RewardFunction(model, name="proxy")
     watch = RewardWatch("proxy", HeldOut(proxy, judge, rows, every=2, max_new_tokens=6, batch_size=2))
     logs = trained(tmp_path / "a", watch)
-    ((prompts, completions, answer),) = asked  # step 2 of 2
+    ((prompts, completions, ids, answer),) = asked  # step 2 of 2
     assert prompts == [row["prompt"] for row in rows]
     assert answer == [0, 1, 2]
     assert [one[0]["role"] for one in completions] == ["assistant"] * 3
+    texts = AutoTokenizer.from_pretrained(policy).batch_decode(ids, skip_special_tokens=True)
+    assert texts == [one[0]["content"] for one in completions]
     first, second = watch.history
     assert "held_out" not in first
     expected = [one.reward for one in Scorer(model).score(prompts, completions)]
@@ -212,3 +263,23 @@ def test_watch_can_generate_for_prompts_of_its_own(model, policy, tmp_path) -> N
     assert second["kl"] == logs[1]["kl"]
     alone = trained(tmp_path / "b")
     assert [entry["grad_norm"] for entry in alone] == [entry["grad_norm"] for entry in logs]  # training is the same
+
+
+def test_held_out_responses_are_samples_of_the_policy_itself(policy, monkeypatch) -> None:
+    """Not of what its generation_config.json, or transformers' top_k=50, makes of it; and others may be asked for."""
+    network, tokenizer = AutoModelForCausalLM.from_pretrained(policy), AutoTokenizer.from_pretrained(policy)
+    network.generation_config.update(top_k=3, top_p=0.5, repetition_penalty=2.0)
+    seen: list[dict[str, Any]] = []
+    generate = type(network).generate
+
+    def spied(self: Any, *args: Any, **options: Any) -> Any:
+        made = generate(self, *args, **options, return_dict_in_generate=True, output_logits=True, output_scores=True)
+        seen.append({"logits": made.logits[0], "scores": made.scores[0]})
+        return made.sequences
+
+    monkeypatch.setattr(type(network), "generate", spied)
+    rows = [{"prompt": [user("how are you")]}]
+    HeldOut(gold, gold, rows, max_new_tokens=2)(network, tokenizer)
+    assert torch.equal(seen[0]["logits"], seen[0]["scores"])
+    HeldOut(gold, gold, rows, max_new_tokens=2, generation={"top_k": 4})(network, tokenizer)
+    assert torch.isfinite(seen[1]["scores"]).sum() == 4

@@ -182,6 +182,68 @@ def test_a_resumed_run_goes_on_with_its_history(tmp_path) -> None:
     assert file.read_text() == written
 
 
+def test_a_resumed_run_keeps_what_only_its_file_holds(tmp_path) -> None:
+    """The trainer's log never had what HeldOut generated; and steps after the checkpoint are run again."""
+    file = tmp_path / "watch.jsonl"
+    held = HeldOut(len, len, [{"prompt": "x"}], every=2)  # type: ignore[arg-type]
+    whole = RewardWatch("proxy", held, path=file)
+    _generating(whole, held, range(1, 9))
+    assert [("held_out" in record) for record in whole.history] == [False, True] * 4
+    again = RewardWatch("proxy", held, path=file)
+    state = SimpleNamespace(global_step=5, is_world_process_zero=True)
+    state.log_history = [{**record, "step": i} for i, record in enumerate(run(steps=5), 1)]
+    again.on_train_begin(SimpleNamespace(fsdp=None), state, None)
+    assert again.history == whole.history[:5] == read_history(file)
+    _generating(again, held, range(6, 9), state)
+    assert again.history == whole.history == read_history(file)
+    state.log_history, state.global_step = [], 0  # a run that begins anew begins its file anew
+    again.on_train_begin(SimpleNamespace(fsdp=None), state, None)
+    assert again.history == read_history(file) == []
+
+
+def _generating(watch: RewardWatch, held: HeldOut, steps: Any, state: Any = None, log_every: int = 1) -> None:
+    """Steps of a run in which each evaluation finds the step's number."""
+    args, control = SimpleNamespace(fsdp=None), SimpleNamespace()
+    if state is None:
+        state = SimpleNamespace(global_step=0, is_world_process_zero=True, log_history=[])
+        watch.on_train_begin(args, state, control)
+    records = run(steps=20)
+    for step in steps:
+        state.global_step = step
+        held.__class__ = type("Found", (HeldOut,), {"__call__": lambda *_, at=step: {"proxy": at, "held_out": -at}})
+        watch.on_step_end(args, state, control, model=None, processing_class=None)
+        if step % log_every == 0:
+            watch.on_log(args, state, control, logs=records[step - 1])
+
+
+def test_no_evaluation_is_lost_between_two_records(tmp_path) -> None:
+    """Logged every four steps, generated every step: all are in the history, each at its own step."""
+    held = HeldOut(len, len, [{"prompt": "x"}], every=1)  # type: ignore[arg-type]
+    watch = RewardWatch("proxy", held, path=tmp_path / "watch.jsonl")
+    _generating(watch, held, range(1, 9), log_every=4)
+    assert [(record["step"], record["proxy"]) for record in watch.history] == [(i, i) for i in range(1, 9)]
+    assert ["kl" in record for record in watch.history] == [False, False, False, True] * 2
+    assert read_history(tmp_path / "watch.jsonl") == watch.history
+
+
+def test_held_out_functions_are_called_as_the_trainer_calls_them() -> None:
+    asked: list[Any] = []
+
+    async def judge(prompts: Any, completions: Any, completion_ids: Any, answer: Any, **more: Any) -> list[float]:
+        asked.append(completion_ids)
+        return [1.0, None]  # type: ignore[list-item]
+
+    class Judge:
+        async def __call__(self, prompts: Any, completions: Any, **more: Any) -> list[float]:
+            return [2.0, 4.0]
+
+    held = HeldOut(judge, Judge(), [{"prompt": "a", "answer": 1}, {"prompt": "b", "answer": 2}])
+    held._generate = lambda model, tokenizer: (["x", "y"], [[1, 2], [3]])  # type: ignore[method-assign]
+    found = held(None, None)
+    assert (found["proxy"], found["held_out"]) == (1.0, 3.0)
+    assert asked == [[[1, 2], [3]]]
+
+
 def test_files_of_histories(tmp_path) -> None:
     file = tmp_path / "watch.jsonl"
     watch = RewardWatch("proxy", "gold")
@@ -250,6 +312,6 @@ def test_held_out_prompts_are_rendered_with_tools_and_variables() -> None:
         return [0.0] * len(prompts)
 
     held = HeldOut(reward, reward, rows)
-    held._generate = lambda model, tokenizer: ["x"] * 3  # type: ignore[method-assign]
+    held._generate = lambda model, tokenizer: (["x"] * 3, [[1]] * 3)  # type: ignore[method-assign]
     held(None, tokenizer)
     assert seen["answer"] == [None, 42, None] and seen["tools"] == [None, tools, None]

@@ -267,6 +267,8 @@ def test_what_is_cut_off_has_no_reward(bases, tmp_path) -> None:
     assert found.scored.truncated
     assert found.overall == pytest.approx(model.score("a long prompt " * 5, RESPONSE), **CLOSE)
     assert [step.text for step in found.steps] == ["The answer is 42."]
+    whole = with_template(bases, tmp_path / "whole", tiny.CHATML).score_thinking("a long prompt " * 5, RESPONSE)
+    assert (found.thinking_tokens, found.answer_tokens) == (whole.thinking_tokens, whole.answer_tokens)
     turns = [{"role": "user", "content": "fox " * 20}, {"role": "assistant", "content": "dog"}]
     asked = [*turns, {"role": "user", "content": "42?"}]
     assert model.score_thinking(asked, "<think>no</think>yes").thinking is not None

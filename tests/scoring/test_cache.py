@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from rewardsmith.encoding.template import Rendered
 from rewardsmith.errors import FileError
 from rewardsmith.model.backbone import Backbone
 from rewardsmith.model.reward_model import RewardModel
+from rewardsmith.scoring import cache as module
 from rewardsmith.scoring.cache import Entry, ScoreCache, key_of
 from rewardsmith.scoring.scorer import Scorer
 from tests.conftest import with_random_head
@@ -125,6 +127,24 @@ class TestFiles:
         with pytest.raises(FileError, match=r"scores\.db: cannot be used as a score cache \(.*\); give another file"):
             ScoreCache(path)
         assert path.read_text() == "prompt,response\n" * 1000
+
+    def test_another_process_may_make_it_meanwhile(self, path, monkeypatch) -> None:
+        """Between looking for the mark and for tables: it is a cache of ours, not another program's database."""
+        look, others = ScoreCache._mark, []
+
+        def looks(self: ScoreCache) -> int:
+            mark = look(self)
+            if not others:
+                others.append(True)
+                with monkeypatch.context() as patch, suppress(FileError):  # it waits for us, here in vain
+                    patch.setattr(module, "_WAIT", 0.1)
+                    ScoreCache(path).put(ENTRIES.items())
+            return mark
+
+        monkeypatch.setattr(ScoreCache, "_mark", looks)
+        cache = ScoreCache(path)
+        cache.put(ENTRIES.items())
+        assert len(cache) == 3
 
     def test_the_database_of_another_program_is_left_alone(self, path) -> None:
         with sqlite3.connect(path) as other:
@@ -235,6 +255,13 @@ class TestScoring:
         assert scored(other, path) == found
         assert not passes
 
+    def test_another_posterior_is_not_answered_from_it(self, trained, path) -> None:
+        surer = replace(trained.posterior, factor=trained.posterior.factor / 2)
+        first, second = scored(trained, path), scored(replace(trained, posterior=surer), path)
+        assert [one.reward for one in first] == [one.reward for one in second]
+        assert [one.reward_se / 2 for one in first] == pytest.approx([one.reward_se for one in second])
+        assert scored(replace(trained, posterior=None), path)[0].reward_se is None
+
     def test_the_same_model_loaded_again_is_answered(self, models, tmp_path, path, passes) -> None:
         folder = models["qwen3"].save(tmp_path / "rm")
         first, again = RewardModel.load(folder), RewardModel.load(folder)
@@ -317,7 +344,7 @@ def test_two_processes_write_while_one_is_killed(path) -> None:
         said += [line for writer in writers for line in writer.communicate()[0].splitlines(True)]
         acknowledged |= {int(line) for line in said if line.endswith("\n")}
     _check(path, acknowledged)
-    assert len(acknowledged) > 20
+    assert len(acknowledged) > 12  # more than the first batch of each
 
 
 def _check(path: Path, acknowledged: set[int]) -> None:

@@ -19,6 +19,7 @@ from rewardsmith.model.reward_model import RewardModel
 from rewardsmith.scoring.score_file import ScoreOptions, score_file, score_stream
 from rewardsmith.scoring.scorer import Scorer
 from rewardsmith.scoring.shaped import resolve_shaping
+from rewardsmith.scoring.thinking_columns import ThinkingScorer
 from rewardsmith.shaping import Context, Pipeline, parse
 from rewardsmith.training.head import HeadConfig, train_head
 from rewardsmith.types import Comparison
@@ -107,6 +108,24 @@ def test_disagreement_of_heads_and_of_models(voting, models, write, tmp_path) ->
             assert row["shaped"] == pytest.approx(row["reward"] - 2 * row["disagreement"], abs=1e-9)
         assert len(rows[4]["disagreement"]) == len(rows[4]["shaped"]) == 4
         assert all(row["disagreement"] > 0 for row in rows[:4])
+
+
+def test_the_members_mean_is_what_their_disagreement_is_taken_off(voting, write, tmp_path, caplog) -> None:
+    """``auto`` would give the main head, and "mean - k std" would not be what runs."""
+    path = write(some_rows(4))
+    mean = Scorer(voting, aggregate="mean").score(*zip(*_texts(some_rows(4)), strict=True))
+    for name, scorer in {"model": voting, "scorer": Scorer(voting), "thinking": ThinkingScorer(voting)}.items():
+        rows = score(scorer, path, tmp_path / f"{name}.jsonl.gz", "uncertainty_penalty(k=2)")
+        for row, one in zip(rows, mean, strict=True):
+            assert row["reward"] == pytest.approx(one.reward, abs=1e-4)
+            assert row["shaped"] == pytest.approx(one.reward - 2 * one.disagreement, abs=1e-4)
+            assert row["scored_by"].endswith(" mean") and row["reward_se"] is None
+    main = Scorer(voting)
+    (row, *_) = score(main, path, tmp_path / "o.jsonl", "clip(low=-9)")
+    assert row["reward"] == pytest.approx(voting.score(row["prompt"], row["response"]), abs=1e-4)
+    assert main.aggregate is None and not caplog.text  # the scorer that was given is as it was
+    score(Scorer(voting, aggregate="uncertainty"), path, tmp_path / "o.jsonl", "uncertainty_penalty")
+    assert "the disagreement is subtracted twice" in caplog.text
 
 
 def test_rows_that_cannot_be_scored_have_neither(voting, write, tmp_path) -> None:
@@ -219,7 +238,7 @@ def test_other_rewards_are_columns(trained, write, tmp_path, correct, parts) -> 
     for row in score(trained, write(rows), tmp_path / "o.jsonl", "weighted_sum(weights={'correct': 2.0})"):
         assert row["shaped"] == pytest.approx([r + 2 * part for r, part in zip(row["reward"], parts, strict=True)])
     path = write([{**GROUPS[0], "correct": [1, 0]}], "bad.jsonl")
-    with pytest.raises(DataError, match="correct: the shaping needs a number for each of the 4 responses"):
+    with pytest.raises(DataError, match="correct: needs a number, or one for each of the 4 responses"):
         score(trained, path, tmp_path / "o.jsonl", "weighted_sum(weights={'correct': 2.0})")
 
 
@@ -434,9 +453,26 @@ def test_command_refuses_before_it_loads_a_model(write, command, monkeypatch, op
         (["--aggregate", "min"], "aggregate 'min' needs members"),
         (["--shaping", "uncertainty_penalty"], "needs the disagreement of an ensemble"),
         (["--cache", "."], "cannot be used as a score cache"),
+        (["--cache", "ROWS"], "cannot be used as a score cache (is no database)"),
     ],
 )
-def test_command_refuses_what_the_model_cannot_do(folders, write, command, options, message) -> None:
-    code, out, err = command(folders["plain"], write(some_rows(2)), *options)
+def test_command_refuses_what_the_model_cannot_do(folders, write, command, monkeypatch, options, message) -> None:
+    """Before it is loaded, as its folder tells."""
+    monkeypatch.setattr(RewardModel, "load", lambda *_, **__: pytest.fail("a model was loaded"))
+    rows = write(some_rows(2))
+    code, out, err = command(folders["plain"], rows, *[str(rows) if one == "ROWS" else one for one in options])
     assert (code, out, err.count("\n")) == (2, "", 1), err
     assert message in err
+
+
+def test_command_refuses_the_shaping_of_another_when_two_models_vote(folders, write, command) -> None:
+    """One of them brings its own, which may be another's: that is said as ever."""
+    code, _, err = command(folders["plain"], write(some_rows(2)), "--with", folders["heads"], "--shaping", "model")
+    assert code == 2 and "one of several models brings its own shaping" in err
+
+
+def test_a_cache_that_is_there_may_be_empty_or_one_of_ours(folders, write, tmp_path, command) -> None:
+    empty = tmp_path / "empty.db"
+    empty.touch()
+    for _ in range(2):
+        assert command(folders["plain"], write(some_rows(2)), "--cache", empty)[0] == 0

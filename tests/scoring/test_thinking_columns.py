@@ -34,8 +34,9 @@ def test_the_columns_are_the_scores_parts(trained, write, tmp_path) -> None:
     assert list(found[0])[2:7] == ["reward", "reward_se", "truncated", "response_tokens", "scored_by"]
     assert tuple(found[0])[7:] == COLUMNS
     assert (
-        *("thinking_reward", "answer_alone", "contribution", "thinking_tokens", "thinking_share"),
-        *("repetition", "closed", "min_step", "step_rewards"),
+        *("thinking_reward", "answer_given_thinking", "answer_alone", "contribution", "thinking_tokens"),
+        "thinking_share",
+        *("repetition", "closed", "prefilled", "min_step", "last_step", "mean_step", "step_rewards"),
     ) == COLUMNS
     plain = Scorer(trained).score([row["prompt"] for row in ROWS], [row["response"] for row in ROWS])
     scores = score_thinking(trained, [row["prompt"] for row in ROWS], [row["response"] for row in ROWS])
@@ -49,6 +50,10 @@ def test_the_columns_are_the_scores_parts(trained, write, tmp_path) -> None:
         assert (row["closed"], row["thinking_tokens"]) == (taken.closed, taken.thinking_tokens)
         assert (row["thinking_share"], row["repetition"]) == (taken.share, taken.repetition)
         assert row["min_step"] == min(row["step_rewards"])
+        assert (row["last_step"], row["prefilled"]) == (row["step_rewards"][-1], taken.prefilled)
+        assert row["mean_step"] == pytest.approx(sum(row["step_rewards"]) / len(row["step_rewards"]))
+        if taken.thinking is not None:
+            assert row["thinking_reward"] + row["answer_given_thinking"] == row["reward"]
     assert [row["thinking_reward"] is None for row in found[:6]] == [True, False, True, False, False, False]
 
 
@@ -64,7 +69,9 @@ def test_tables_hold_them_even_when_the_first_rows_have_none(trained, write, tmp
 
         schemas = [pq.read_schema(tmp_path / one) for one in (name, f"one{name[1:]}")]
         assert schemas[0].field("step_rewards").type == schemas[1].field("step_rewards").type
-        assert schemas[1].field("thinking_reward").type == "double"
+        for column in ("thinking_reward", "answer_given_thinking", "min_step", "last_step", "mean_step"):
+            assert {schema.field(column).type for schema in schemas} == {"double"}
+        assert schemas[1].field("prefilled").type == schemas[1].field("closed").type == "bool"
 
 
 def test_lists_skipped_rows_and_other_tags(trained, write, tmp_path) -> None:

@@ -86,6 +86,16 @@ def test_parquet_columns_that_are_null_at_first(tmp_path, monkeypatch) -> None:
     assert read_back(tmp_path / "o.parquet") == rows
 
 
+def test_every_column_that_scoring_adds_has_a_type(tmp_path, monkeypatch) -> None:
+    """Bad rows at the head of a file are null in all of them."""
+    monkeypatch.setattr(writers, "_PART", 1)
+    ours = ("reward", "reward_se", "truncated", "response_tokens", "scored_by", "disagreement", "shaped", "saturated")
+    found = {"truncated": True, "saturated": False, "scored_by": "abc", "response_tokens": 7}
+    rows = [dict.fromkeys(ours), {name: found.get(name, 0.5) for name in ours}]
+    writers.write(tmp_path / "o.parquet", rows, list(ours))
+    assert read_back(tmp_path / "o.parquet") == rows
+
+
 TWO_TYPES = [(3, "x"), (3, {"a": 1}), (3, [1.0]), (1, 1.5), (True, 2), ({"a": 1}, {"a": 1, "b": 2}), ([1], [1.5])]
 
 

@@ -127,6 +127,7 @@ def test_text_gives_the_shapes_with_their_parameters() -> None:
         ("minimum(names='safety')", "names must list other rewards"),
         ("all_above(thresholds={'a': 1}, passed=0, failed=1)", "passing would cost"),
         ("all_above(thresholds={'a': 1}, own=-1, passed=None)", "passing would cost"),
+        ("all_above(thresholds={'a': 1}, passed=None)", "may pass with a reward below that of one that fails.*own"),
         ("uncertainty_penalty(k=True)", "k must be a finite number"),
     ],
 )

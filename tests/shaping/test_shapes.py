@@ -20,12 +20,14 @@ from rewardsmith.shaping import (
     LengthPenalty,
     Minimum,
     Normalise,
+    Pipeline,
     RepetitionPenalty,
     RunningNormalise,
     UncertaintyPenalty,
     UnitMargin,
     WeightedSum,
     ZScore,
+    parse,
 )
 
 REWARDS = np.random.default_rng(1).normal(2, 3, size=24)
@@ -156,6 +158,9 @@ def test_combinations() -> None:
     assert passes[:2] == [1.0, 0.0] and math.isnan(passes[2])
     gated = AllAbove(thresholds={"safe": 0.6}, passed=None, failed=-9)(rewards, context)
     assert gated == [-9.0, -4.0, 2.0]
+    gated = AllAbove(thresholds={"safe": 0.6}, passed=None, own=0)
+    assert gated(rewards, context) == [0.0, 0.0, 2.0]
+    assert Pipeline.from_json(Pipeline([gated]).to_json()).steps == (gated,) == parse(str(gated)).steps
 
 
 def test_uncertainty_penalty() -> None:

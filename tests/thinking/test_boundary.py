@@ -14,6 +14,7 @@ from rewardsmith.thinking import (
     thinking_tokens,
     tokenizer_tags,
 )
+from rewardsmith.thinking.boundary import first_characters
 from tests import tiny
 
 PLAIN = tiny.chat_tokenizer()
@@ -82,6 +83,15 @@ def test_any_text(pieces: list[str], prefilled: bool) -> None:
         assert found == thinking_tokens(text, encoded["offset_mapping"], prefilled=prefilled)
         ends = [place for block in found.blocks for one in (block.open, block.text, block.close) for place in one]
         assert ends == sorted(ends)
+
+
+def test_a_token_without_characters_belongs_to_the_next_one() -> None:
+    """As where rewards are read (``encoding.places``), and as decoding finds it."""
+    text = "<think>a</think>b"
+    offsets = [(0, 7), (7, 8), (8, 16), (0, 0), (16, 17), (0, 0)]
+    assert first_characters(offsets, len(text)) == [0, 7, 8, 16, 16, 17]
+    found = thinking_tokens(text, offsets)
+    assert found.blocks[0].close == (2, 3) and found.answer_start == 3
 
 
 def test_the_thinking_is_read_at_the_closing_tags_last_token() -> None:

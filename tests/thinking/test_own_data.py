@@ -8,6 +8,7 @@ import pytest
 
 from rewardsmith.data import load_comparisons
 from rewardsmith.errors import UsageError
+from rewardsmith.model.steps import split_steps
 from rewardsmith.thinking import custom_tags, split_thinking
 from rewardsmith.thinking.own_data import LABELLED, TEXT_CORRUPTIONS, corrupted_pairs, labelled_pairs, with_tags
 from rewardsmith.thinking.pairs import counting
@@ -46,6 +47,41 @@ def test_an_answer_mark_makes_thinking_of_what_is_before_it(response, expected) 
     assert with_tags(response, "A:") == expected
     assert with_tags(response, None) == response
     assert with_tags(response, "A:", custom_tags("[T]", "[/T]")).count("[T]") == ("\nA:" in response)
+
+
+ONE_LINE = [
+    (
+        f"What is {n} + 27?",
+        f"<think>I add {n} and 20, that is {n + 20}. Then I add 7. So it is {n + 27}!</think>It is {n + 27}.",
+    )
+    for n in range(1, 31)
+]
+CHINESE = "<think>{0}先加二十。再加七！所以是四十二。</think>{0}"
+MIXED = [
+    (prompt, (response.replace("To answer", "Well. To answer"), CHINESE.format(n), ONE_LINE[n][1])[n % 3])
+    for n, (prompt, response) in enumerate(GOOD)
+]
+
+
+@pytest.mark.parametrize("good", [GOOD, ONE_LINE, MIXED], ids=["lines", "sentences", "mixed"])
+def test_the_corrupted_step_is_counted_as_steps_are_scored(good) -> None:
+    """Lines, or sentences of thinking in one line: the index is one into ``split_steps``."""
+    found = Counter()
+    for pair in corrupted_pairs(good, 9 * len(good)):
+        if pair.corrupted_step is None:
+            continue
+        better, worse = (split_thinking(str(text)).thinking.strip() for text in pair.comparison.responses)
+        lines = steps_of(better if "\n" in worse else better.split("\n")[0])
+        at, worse = pair.corrupted_step, steps_of(worse)
+        assert at < len(worse) and worse[:at] == lines[:at], pair
+        cut_between = pair.comparison.subset == "truncated" and at == len(worse) - 1
+        assert at >= len(lines) or worse[at] != lines[at] or cut_between, pair
+        found[pair.comparison.subset] += 1
+    assert set(found) >= {"truncated", "loop", "self_doubt", "rationalised"}
+
+
+def steps_of(thinking: str) -> list[str]:
+    return [thinking[start:end] for start, end, _ in split_steps(split_thinking(thinking))]
 
 
 def test_own_responses_are_kept_byte_for_byte_and_corrupted() -> None:

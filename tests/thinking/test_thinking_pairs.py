@@ -12,6 +12,7 @@ from rewardsmith.thinking import custom_tags, held_out_families, length_baseline
 from rewardsmith.thinking import pairs as module
 from rewardsmith.thinking.corruptions import CORRUPTIONS
 from rewardsmith.thinking.pairs import counting, split_families, synthesize
+from rewardsmith.thinking.phrases import ALL, halves
 from rewardsmith.thinking.problems import FAMILIES
 from rewardsmith.types import Comparison
 
@@ -76,6 +77,26 @@ def test_what_was_done_is_told_beside_the_pair():
     assert {"wrong_step_wrong_answer", "wrong_step_right_answer", "truncated", "loop"} <= steps
     assert not {"no_thinking", "empty_thinking", "contradicting_answer"} & steps
     assert made[0].extra.keys() <= {"family", "difficulty", "corrupted_step"}
+
+
+def test_halves_of_the_phrases_have_nothing_in_common_but_their_kind():
+    first, second = halves()
+    for name in ("fillers", "rationales", "doubts", "verdicts"):
+        one, other = getattr(first, name), getattr(second, name)
+        assert len(one) == len(other) and {*one, *other} == set(getattr(ALL, name)) and not set(one) & set(other)
+        assert len(set(getattr(ALL, name))) == len(getattr(ALL, name))
+
+
+def test_a_half_of_the_phrases_says_none_of_the_other():
+    first, second = halves()
+    wordy = ["no_thinking", "empty_thinking", "padding", "rationalised", "self_doubt"]
+    for own, foreign in ((first, second), (second, first)):
+        made = synthesize(200, seed=5, corruptions=wordy, phrases=own)
+        assert made == synthesize(200, seed=5, corruptions=wordy, phrases=own)
+        text = "\n".join(str(pair.comparison.responses[1]) for pair in made)
+        for name in ("fillers", "rationales", "doubts"):
+            assert any(phrase in text for phrase in getattr(own, name))
+            assert not any(phrase in text for phrase in getattr(foreign, name))
 
 
 def test_former_names_of_corruptions_still_work():

@@ -570,7 +570,7 @@ def test_language_model_is_the_mean_cross_entropy_of_the_tokens():
     assert losses.language_model(1e4 * logits.float(), labels, count=5).isfinite()
     with pytest.raises(UsageError, match=r"\[T, V\] and labels \[T\], not \[1, 6, 11\] and \[1, 6\]"):
         losses.language_model(logits[None], labels[None], count=5)
-    with pytest.raises(UsageError, match="count must be >= 1"):
+    with pytest.raises(UsageError, match="count must be > 0"):
         losses.language_model(logits, labels, count=0)
 
 

@@ -12,7 +12,19 @@ from rewardsmith.errors import FileError, UsageError
 from rewardsmith.training import settings
 from rewardsmith.training.config import RewardConfig
 from rewardsmith.training.field_names import ELSEWHERE
+from rewardsmith.training.finetune import _compute_dtype
 from rewardsmith.training.run_folder import RunFolder, fingerprint
+
+
+@pytest.mark.parametrize(
+    ("more", "kind"),
+    [({"bf16": True}, "bfloat16"), ({"bf16": False}, "float32"), ({"fp16": True, "bf16": False}, "float16")],
+)
+def test_4_bit_weights_are_multiplied_in_the_precision_that_was_asked_for(tmp_path, monkeypatch, more, kind) -> None:
+    monkeypatch.setattr("rewardsmith.model.hardware._multiplies_bfloat16", lambda device: True)
+    config = RewardConfig(str(tmp_path), use_cpu=True, **more)
+    assert str(_compute_dtype(config)) == f"torch.{kind}"
+
 
 LEAST = {"method": "lora", "data": "pairs.jsonl", "output": "out"}
 

@@ -52,6 +52,21 @@ def head_of(made: Any) -> torch.Tensor:
     return made.model.get_parameter(name)
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"max_steps": 0}, "max_steps 0: nothing would be trained"),
+        ({"max_steps": -2}, "max_steps -2: nothing would be trained"),
+        ({"num_train_epochs": 0}, "num_train_epochs 0: nothing would be trained"),
+        ({"num_train_epochs": -1.0}, "num_train_epochs -1: nothing would be trained"),
+    ],
+)
+def test_training_for_no_step_is_refused(bases, tmp_path, more, message) -> None:
+    made = trainer(bases["llama"], chats(4), tmp_path, **more)  # to evaluate it is fine
+    with pytest.raises(UsageError, match=message):
+        made.train()
+
+
 # -- trap 1: the head is left out
 
 
@@ -541,3 +556,25 @@ def test_a_chat_template_can_be_given(trainable, tmp_path) -> None:
     other = tiny.save_base("llama", tmp_path / "other", template="{{ 'other' }}" + tiny.CHATML)
     made = trainer(trainable["llama"], chats(2), tmp_path / "out", chat_template_path=str(other))
     assert made.processing_class.decode(made.train_dataset[1]["chosen_ids"]).startswith("other")
+
+
+def test_a_model_of_the_hub_is_taken_at_its_revision_with_its_token_from_its_cache(
+    trainable, tmp_path, monkeypatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def download(name: str, *, allow_patterns: Any, **how: Any) -> str:
+        asked.append({"name": name, **how})
+        return str(trainable["llama"])
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    options = {"revision": "v2", "token": "hf_mine", "cache_dir": str(tmp_path / "cache")}
+    made = trainer("org/model", chats(2), tmp_path / "out", model_init_kwargs=options)
+    assert asked == [{"name": "org/model", **options}]
+    made.train()
+    with pytest.raises(UsageError, match=r"revision 'v2': is for models of the Hugging Face hub; .* is a folder"):
+        trainer(trainable["llama"], chats(2), tmp_path / "out", model_init_kwargs={"revision": "v2"})
+    trainer(trainable["llama"], chats(2), tmp_path / "out", model_init_kwargs={"token": "hf_mine"})
+    with pytest.raises(UsageError, match="revision 'v2': is for models of the Hugging Face hub"):
+        trainer("smollm2", chats(2), tmp_path / "out", model_init_kwargs={"revision": "v2"})
+    assert "hf_mine" not in str(made.args.to_dict())

@@ -18,10 +18,10 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from rewardsmith import RewardModel
 from rewardsmith.errors import ModelError
 from rewardsmith.model.quantise import is_quantised, nf4_config
-from rewardsmith.training import bradley_terry
+from rewardsmith.training import attribute_fit, bradley_terry, launch, losses, words
 from rewardsmith.training.forward import forget, teach
 from rewardsmith.training.fused_lora import FusedLoraLinear
-from rewardsmith.training.merge import plain
+from rewardsmith.training.merge import placed, plain
 from rewardsmith.training.pairs import Pairs
 from tests import tiny
 from tests.training.conftest import (
@@ -135,17 +135,21 @@ def test_the_other_ways_are_other_ways(trainable, tmp_path) -> None:
 
 @pytest.mark.parametrize("adapters", [True, False], ids=["lora", "full"])
 def test_offloaded_activations_change_nothing(trainable, tmp_path, usual, monkeypatch, adapters) -> None:
-    real, used = torch.autograd.graph.save_on_cpu, []
-
-    class Seen(real):  # type: ignore[misc, valid-type]
-        def __enter__(self) -> Any:
-            used.append(1)
-            return super().__enter__()
-
-    monkeypatch.setattr(torch.autograd.graph, "save_on_cpu", Seen)
-    made = run(trainable["qwen3"], tmp_path, adapters=adapters, activation_offloading=True)
+    moved: list[torch.Tensor] = []
+    to_cpu = launch.to_cpu
+    made = trainer(
+        trainable["qwen3"],
+        chats(12),
+        tmp_path,
+        parts={"peft_config": lora()} if adapters else {},
+        activation_offloading=True,
+    )
+    weights = {one.untyped_storage().data_ptr() for one in made.model.parameters()}
+    monkeypatch.setattr(launch, "to_cpu", lambda tensor, pin: moved.append(tensor) or to_cpu(tensor, pin))
+    made.train()
     assert_same_steps(made, usual[adapters], 0.0)
-    assert len(used) == 3
+    assert len(moved) > 3 * 3
+    assert not any(one.untyped_storage().data_ptr() in weights for one in moved)  # weights stay where they are
 
 
 @pytest.mark.parametrize("family", ["mistral", "gemma3"])
@@ -240,6 +244,46 @@ def test_the_language_model_loss_is_that_of_the_base_on_chosen_responses(trainab
     assert len(wanted_sum) > 20
 
 
+@pytest.mark.parametrize("more", [{}, {"tokens_per_forward": 60}], ids=["whole", "split"])
+def test_accumulated_batches_predict_as_one_batch_does(trainable, tmp_path, more) -> None:
+    """Responses differ in length, so a mean of the means of small batches is another number."""
+    rows = chats(8)
+    found = []
+    for size, times in ((4, 1), (1, 4)):
+        sizes = {"per_device_train_batch_size": size, "gradient_accumulation_steps": times}
+        both: dict[str, Any] = {"rows": rows, "language_model_coefficient": 1.0, "num_train_epochs": 2, **sizes}
+        found.append(run(trainable["llama"], tmp_path, **both, **(more if times > 1 else {})))
+    assert logged(found[1], "loss") == pytest.approx(logged(found[0], "loss"), abs=1e-4)
+    assert logged(found[1], "grad_norm") == pytest.approx(logged(found[0], "grad_norm"), abs=1e-3)
+
+
+def test_the_words_of_a_vocabulary_are_never_weighed_all_at_once(trainable, tmp_path, monkeypatch) -> None:
+    sizes: list[int] = []
+    own = losses.language_model
+
+    def seen(logits: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        sizes.append(len(logits))
+        return own(logits, *args, **kwargs)
+
+    monkeypatch.setattr(losses, "language_model", seen)
+    more: dict[str, Any] = {"language_model_coefficient": 0.3, "adapters": True}
+    whole = run(trainable["llama"], tmp_path, **more)
+    assert len(sizes) == 2 * 3 and max(sizes) > 16  # and once more in the backward pass
+    sizes.clear()
+    monkeypatch.setattr(words, "TOKENS", 8)
+    assert_same_steps(run(trainable["llama"], tmp_path, **more), whole, 1e-5)
+    assert max(sizes) == 8 and len(sizes) > 12
+
+
+def test_the_expected_memory_knows_of_the_language_model_loss(trainable, tmp_path) -> None:
+    found = [
+        trainer(trainable["llama"], chats(4), tmp_path, language_model_coefficient=one).summary().memory
+        for one in (None, 0.1)
+    ]
+    assert found[1] - found[0] >= 400 * 32 * 4 + 400 * 4 * 4
+    assert found[1] - found[0] < 400 * 32 * 4 + 1024 * 400 * 16
+
+
 def test_the_language_model_loss_falls_where_it_counts(trainable, tmp_path) -> None:
     words = AutoModelForCausalLM.from_pretrained(trainable["llama"]).lm_head.weight.detach()
     losses = {}
@@ -328,6 +372,30 @@ def test_a_probe_starts_at_the_optimum_on_frozen_features(trainable, tmp_path, m
     found = head.weight.detach()[0].double().numpy()
     expected = features @ wanted.weight
     np.testing.assert_allclose(features @ found, expected, rtol=0, atol=2e-3 * np.abs(expected).max())
+
+
+def test_a_probe_for_regression_starts_at_least_squares(trainable, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("REWARDSMITH_CACHE", str(tmp_path / "cache"))
+    rows = [{**row, "scores": [4.0 + i % 3, float(i % 2)], "ranks": [0, 1]} for i, row in enumerate(chats(40))]
+    for row in rows:
+        row["responses"] = [row.pop("chosen"), row.pop("rejected")]
+    rows[3]["scores"] = None
+    parts = {"eval_dataset": Dataset.from_list(rows)}
+    made = trainer(trainable["llama"], rows, tmp_path, head_init="probe", loss="regression", parts=parts)
+    fit = made.start
+    assert fit.weight.shape == (1, 32) and fit.ridge[0] > 0
+    caught: list[torch.Tensor] = []
+    network = independent(made, trainable["llama"])
+    network.score.register_forward_pre_hook(lambda _module, inputs: caught.append(inputs[0].detach()[0, -1]))
+    plain_rewards(network, [row[name] for row in made.train_dataset for name in ("chosen_ids", "rejected_ids")])
+    given = [one for row in made.train_dataset for one in row["scores"] or (None, None)]
+    scores = np.array(given, dtype=float)[:, None]
+    features = torch.stack(caught).double().numpy()
+    wanted = attribute_fit.fit_attributes(features, scores, np.arange(40).repeat(2))
+    found = features @ made.model.score.weight.detach().double().numpy().T
+    np.testing.assert_allclose(found, features @ wanted.weight.T, rtol=0, atol=0.02)
+    known = scores[~np.isnan(scores)]
+    assert made.evaluate()["eval_loss"] < 0.5 * known.var()
 
 
 def test_a_probe_trains_on_with_adapters(trainable, tmp_path, monkeypatch) -> None:
@@ -427,6 +495,21 @@ def test_taking_the_plain_network_leaves_the_trained_one_as_it_is(trainable, tmp
         bare.model.embed_tokens.weight.zero_()
     assert made.model.get_input_embeddings().weight.abs().max() > 0.1
     made.train()
+
+
+def test_a_merged_model_that_an_accelerator_has_no_room_for_stays_in_cpu_memory(trainable, tmp_path, caplog) -> None:
+    network = network_of(trainer(trainable["llama"], chats(2), tmp_path))
+    move = network.to
+
+    def to(device: Any) -> Any:
+        if torch.device(device).type != "cpu":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return move(device)
+
+    network.to = to
+    assert placed(network, torch.device("cuda")) is network
+    assert network.get_input_embeddings().weight.device.type == "cpu"
+    assert "does not fit cuda beside the trained one" in caplog.text
 
 
 # -- four bits

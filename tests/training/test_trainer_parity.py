@@ -12,6 +12,9 @@ from datasets import Dataset
 from peft import LoraConfig
 from trl.trainer.reward_trainer import DataCollatorForPreference
 
+from rewardsmith import RewardModel
+from rewardsmith.errors import UsageError
+from rewardsmith.model.quantise import nf4_config
 from tests import tiny
 from tests.training.conftest import (
     assert_same_gradients,
@@ -125,6 +128,71 @@ def test_an_uneven_last_batch_steps_as_with_trl(trainable, tmp_path) -> None:
     for name in ("loss", "grad_norm", "min_reward", "max_reward", "num_tokens"):
         assert logged(ours, name) == pytest.approx(logged(theirs, name), abs=1e-4), name
     assert logged(ours, "mean_reward")[-1] != pytest.approx(logged(theirs, "mean_reward")[-1], abs=1e-4)
+
+
+@pytest.mark.parametrize("adapters", [True, False], ids=["lora", "full"])
+def test_another_tokenizers_chat_template_comes_with_its_tokens_and_its_end(trainable, tmp_path, adapters) -> None:
+    template = "{% for m in messages %}{{ '[' + m['role'] + ']' + m['content'] + '[end]' }}{% endfor %}"
+    source = tiny.chat_tokenizer(template)
+    source.add_special_tokens({"additional_special_tokens": ["[user]", "[assistant]"], "eos_token": "[end]"})
+    source.save_pretrained(tmp_path / "source")
+    more = {"adapters": adapters, "chat_template_path": str(tmp_path / "source")}
+    theirs, ours = both(trainable["llama"], chats(12), tmp_path, **more)
+    for name in ("chosen_ids", "rejected_ids"):
+        assert list(ours.train_dataset[name]) == list(theirs.train_dataset[name])
+    assert_parity(theirs, ours)
+    tokenizer = ours.processing_class
+    assert tokenizer.eos_token == "[end]" and tokenizer.get_vocab() == theirs.processing_class.get_vocab()
+    assert ours.model.config.eos_token_id == theirs.model.config.eos_token_id == tokenizer.eos_token_id
+    rewards = ours.predict(Dataset.from_list(chats(4))).predictions[:, 0]
+    model = ours.reward_model()
+    folders = [model.save(tmp_path / "rm")]
+    if adapters:
+        ours.save_adapter(tmp_path / "adapter", model)
+        folders.append(tmp_path / "adapter")
+    for folder in folders:
+        found = RewardModel.load(folder)
+        scores = found.score_batch([row["prompt"] for row in chats(4)], [row["chosen"] for row in chats(4)])
+        assert scores == pytest.approx(rewards.tolist(), abs=1e-4)
+
+
+def test_a_template_with_new_tokens_goes_with_4_bits_but_not_with_a_language_model_loss(trainable, tmp_path) -> None:
+    pytest.importorskip("bitsandbytes")
+    source = tiny.chat_tokenizer("[extra 3]" + tiny.CHATML)
+    source.add_special_tokens({"additional_special_tokens": [f"[extra {n}]" for n in range(30)]})
+    source.save_pretrained(tmp_path / "source")
+    parts = {"quantization_config": nf4_config(torch.float32), "peft_config": lora()}
+    more: dict[str, Any] = {"chat_template_path": str(tmp_path / "source")}
+    made = trainer(trainable["llama"], chats(8), tmp_path / "out", parts=parts, learning_rate=0.01, **more)
+    made.train()
+    rewards = made.predict(Dataset.from_list(chats(4))).predictions[:, 0]
+    model = made.reward_model()
+    found = model.score_batch([row["prompt"] for row in chats(4)], [row["chosen"] for row in chats(4)])
+    assert found == pytest.approx(rewards.tolist(), abs=1e-3)
+    with pytest.raises(UsageError, match="chat_template_path adds tokens"):
+        trainer(trainable["llama"], chats(8), tmp_path / "out", language_model_coefficient=0.1, **more)
+
+
+@pytest.mark.parametrize("kind", ["text", "messages"])
+def test_each_data_set_is_rendered_as_what_it_is(trainable, tmp_path, kind) -> None:
+    rows, other = (texts(8), chats(8)) if kind == "text" else (chats(8), texts(8))
+    made = []
+    for module in (trl, None):
+        parts = {"eval_dataset": {"same": Dataset.from_list(rows), "other": Dataset.from_list(other)}}
+        options: dict[str, Any] = {"module": module} if module else {}
+        made.append(trainer(trainable["llama"], rows, tmp_path, parts=parts, **options))
+    theirs, ours = made
+    for name in ("same", "other"):
+        wanted = [row["chosen_ids"] for row in theirs.eval_dataset[name]]
+        assert [row["chosen_ids"] for row in ours.eval_dataset[name]] == wanted
+    expected = trainer(trainable["llama"], other, tmp_path).train_dataset
+    assert list(ours._rows(Dataset.from_list(other), "test")["chosen_ids"]) == list(expected["chosen_ids"])
+
+
+def test_an_encoder_is_not_evaluated_on_data_of_the_other_kind(trainable, tmp_path) -> None:
+    parts = {"eval_dataset": Dataset.from_list(chats(4))}
+    with pytest.raises(UsageError, match="eval data: an encoder wants them in the same format"):
+        trainer(trainable["bert"], texts(4), tmp_path, parts=parts, eos_token="[SEP]")
 
 
 @pytest.mark.parametrize("family", tiny.CAUSAL)

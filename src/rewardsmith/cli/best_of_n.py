@@ -102,6 +102,7 @@ def best_of_n(
     pipeline = scorers.check(aggregate, shaping, reference_field, cache)
     last = _survey(source, (prompt_field, response_field, skip_bad, split), reward, gold, gold_model, max_n, rank)
     checks.model_folders([*models, *judges])
+    scorers.check_folders(models, aggregate, shaping, pipeline)
 
     from rewardsmith.scoring.best_of_n import column_results, score_to_journal, write_choices
     from rewardsmith.scoring.candidates import gather

@@ -11,6 +11,7 @@ from rewardsmith.errors import FileError, UsageError
 
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 _ATTENTIONS = ("tree", "sdpa", "eager", "flex_attention")
+_DATABASE = b"SQLite format 3\0"
 _DEVICE = re.compile(r"auto|cpu|mps|[a-z]+(:\d+)?")
 
 
@@ -84,3 +85,7 @@ def cache_file(cache: Path | None) -> None:
         raise FileError(f"{cache}: cannot be used as a score cache (is a folder); give another file")
     if cache is not None and not cache.parent.is_dir():
         raise FileError(f"{cache}: no such folder: {cache.parent}")
+    if cache is not None and cache.is_file():
+        with cache.open("rb") as file:
+            if file.read(len(_DATABASE)) not in (b"", _DATABASE):
+                raise FileError(f"{cache}: cannot be used as a score cache (is no database); give another file")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rewardsmith.cli import console, options, train_process
+from rewardsmith.cli import checks, console, options, train_process
 from rewardsmith.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ def evaluate(
     if steps:
         if row_format is not None:
             raise UsageError("--format is for --data; the shape of stepwise rows is found row by row")
-        reading = {"neutral": neutral.value, "separator": train_process.line_breaks(step_separator), "split": split}
+        separator = None if step_separator is None else train_process.line_breaks(step_separator)
+        reading = {"neutral": neutral.value, "separator": separator, "split": split}
         report = _on_steps(model, steps, loading, reading, skip_bad=skip_bad, seed=seed, budget=budget, quiet=quiet)
         shown, accuracy = _show_steps, "step_accuracy"
     else:
@@ -108,13 +109,16 @@ def _on_steps(
     budget: int | None,
     quiet: bool,
 ) -> dict[str, Any]:
+    for file in files:
+        checks.rows_source(file, reading["split"])
     from rewardsmith.data.stepwise import load_stepwise
-
-    rows = [row for file in files for row in load_stepwise(file, skip_bad=skip_bad, **reading)]
     from rewardsmith.evaluation.process_metrics import evaluate_steps
+    from rewardsmith.model.process_scores import separator_of
     from rewardsmith.model.reward_model import RewardModel
 
     loaded = RewardModel.load(model, loading)
+    reading["separator"] = separator_of(loaded, reading["separator"])
+    rows = [row for file in files for row in load_stepwise(file, skip_bad=skip_bad, **reading)]
     with console.progress("evaluating", "tokens", quiet=quiet) as bar:
         report = evaluate_steps(loaded, rows, budget=budget, seed=seed, report=bar).as_dict()
     return {"model": model, "steps_data": files, **report}

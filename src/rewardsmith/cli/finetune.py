@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rewardsmith.cli import console
-from rewardsmith.errors import UsageError
+from rewardsmith.errors import UsageError, out_of_memory
 
 if TYPE_CHECKING:
     from rewardsmith.model.reward_model import RewardModel
@@ -87,7 +87,7 @@ def run(
             "report": _teller(stage, say),
             "features": lambda done, total: stage("features", "tokens", done, total),
         }
-        with _told_how_to_go_on(settings):
+        with _told_how_to_go_on(settings), _advised(settings.method):
             if ensemble:
                 made = _average_of_members(settings, ensemble, comparisons, held_out, how)
             else:
@@ -97,7 +97,8 @@ def run(
     if made is None:
         return
     model, report, folder = made
-    finish(model, comparisons, held_out, report)
+    with _advised(settings.method):
+        finish(model, comparisons, held_out, report)
     folder.finish()
     if settings.training.get("push_to_hub"):
         say(f"uploaded to {_upload(settings)}")
@@ -158,6 +159,25 @@ def _told_how_to_go_on(settings: RunSettings) -> Iterator[None]:
         else:
             console.note(f"no checkpoint was written yet (save_steps sets how often); nothing to go on from in {where}")
         raise
+
+
+@contextlib.contextmanager
+def _advised(method: str) -> Iterator[None]:
+    """What to do when memory runs out, by what this method takes.
+
+    Raises:
+        UsageError: instead of the device's error.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        smaller = {"lora": "--method qlora, ", "full": "--method lora, --set optim=adamw_8bit, "}.get(method, "")
+        raise UsageError(
+            "out of memory; try, in this order: --set gradient_checkpointing=true, --set tokens_per_forward=2048, "
+            f"--batch-size 1 --accumulation 8, {smaller}--max-length 512; rewardsmith plan tells which of them will do"
+        ) from error
 
 
 def _average_of_members(

@@ -24,7 +24,7 @@ from rewardsmith.cli import (
     shape,
     train,
 )
-from rewardsmith.errors import RewardsmithError
+from rewardsmith.errors import RewardsmithError, out_of_memory
 
 app = typer.Typer(
     name="rewardsmith",
@@ -83,14 +83,7 @@ def run() -> None:
         print(f"error: {place}{error.strerror or error}", file=sys.stderr)
         sys.exit(2)
     except Exception as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
         print("error: out of memory; use a smaller --batch-tokens or --max-length, or --load-in-4bit", file=sys.stderr)
         sys.exit(2)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    if isinstance(error, MemoryError):
-        return True
-    # By name, so that torch need not be imported to say no.
-    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)

@@ -68,8 +68,8 @@ def score(
     with an assistant turn. A killed run with -o goes on where it was when started again. An ensemble (--with, or a
     model trained with --ensemble) adds disagreement, --shaping adds shaped and saturated, --attributes adds
     attribute_NAME of a model trained on ratings, --thinking adds
-    thinking_reward, answer_alone, contribution, thinking_tokens, thinking_share, repetition, closed, min_step and
-    step_rewards.
+    thinking_reward, answer_given_thinking, answer_alone, contribution, thinking_tokens, thinking_share, repetition,
+    closed, prefilled, min_step, last_step, mean_step and step_rewards.
 
     Example: rewardsmith score out/rm responses.jsonl -o scored.jsonl
     """
@@ -99,6 +99,7 @@ def score(
     models = [model, *(also or ())]
     pipeline = scorers.check(aggregate, shaping, reference_field, cache)
     checks.model_folders(models)
+    scorers.check_folders(models, aggregate, shaping, pipeline)
 
     from rewardsmith.data.sources import read_rows
     from rewardsmith.scoring.score_file import CHUNK, ScoreOptions, count_shaped, score_file, score_stream

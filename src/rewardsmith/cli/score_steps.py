@@ -46,7 +46,8 @@ def score_steps(
 
     Writes the rows with step_scores (a list), process_min, process_last, process_mean, process_product (of these),
     first_error (the first step below one half, -1 for none) and truncated. Rows in steps, labels or not, are judged at
-    the ends of these; a response is split into its lines, which are added as step_texts.
+    the ends of these; a response is split into its lines (or at --step-separator, or as the head was trained), which
+    are added as step_texts.
 
     Example: rewardsmith score-steps out/prm responses.jsonl -o judged.jsonl
     """
@@ -124,7 +125,7 @@ class _Asking:
             return ask_steps(self.model, item.prompt, item.steps, separator=item.separator), False
         prompt = fields.text_or_messages(fields.required(data, self.prompt_field), self.prompt_field)
         response = fields.text_or_messages(fields.required(data, self.response_field), self.response_field)
-        return ask_steps(self.model, prompt, response), True
+        return ask_steps(self.model, prompt, response, separator=self.separator), True
 
 
 def _line(row: Row, score: StepScores | None, *, with_texts: bool) -> dict[str, Any]:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from rewardsmith.shaping import Pipeline
 
 
+_ENSEMBLE = "ensemble.safetensors"  # as rewardsmith.model.ensemble.FILE, which takes torch with it
+
+
 def check(aggregate: str, shaping: str | None, reference_field: str | None, cache: Path | None) -> Pipeline | None:
     """Refuse, without importing torch, what cannot be scored so. Returns the shaping, unless it comes with the model.
 
@@ -38,6 +41,35 @@ def check(aggregate: str, shaping: str | None, reference_field: str | None, cach
         )
     checks.cache_file(cache)
     return pipeline
+
+
+def check_folders(models: Sequence[str], aggregate: str, shaping: str | None, pipeline: Pipeline | None) -> None:
+    """Refuse what the folders of local models tell, before one is loaded. Comes after ``checks.model_folders``.
+
+    Args:
+        pipeline: what ``check`` returned.
+
+    Raises:
+        UsageError: a vote, or a shaping that needs one, without members; the model's own shaping, and it has none.
+    """
+    if not models or not all(Path(name).expanduser().is_dir() for name in models):
+        return
+    from rewardsmith.model.bases import resolve
+    from rewardsmith.scoring.aggregates import NO_MEMBERS
+    from rewardsmith.scoring.shaped import check_disagreement
+    from rewardsmith.shaping import FILE, Pipeline
+
+    folders = [resolve(name, adapters=True) for name in models]
+    carrying = [folder for folder in folders if (folder / FILE).is_file()] if shaping == "model" else []
+    if shaping == "model" and not carrying:
+        raise UsageError(_no_shaping(models[0]))
+    votes = len(models) > 1 or (folders[0] / _ENSEMBLE).is_file()
+    if aggregate != "auto" and not votes:
+        raise UsageError(f"aggregate {aggregate!r} {NO_MEMBERS}")
+    if carrying and len(models) == 1:
+        pipeline = Pipeline.load(carrying[0])
+    if pipeline:
+        check_disagreement(pipeline, votes)
 
 
 def make(
@@ -84,5 +116,9 @@ def own_shaping(scorer: Scorer, name: str) -> Pipeline:
 
     pipeline = resolve_shaping(None, scorer.models)
     if pipeline is None:
-        raise UsageError(f"--shaping model: {name} was saved without one; make one with: rewardsmith shape")
+        raise UsageError(_no_shaping(name))
     return pipeline
+
+
+def _no_shaping(name: str) -> str:
+    return f"--shaping model: {name} was saved without one; make one with: rewardsmith shape"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import typer
 
 from rewardsmith.cli import checks, console, options
 from rewardsmith.errors import DataError, UsageError
+from rewardsmith.scoring.cells import parsed, per_response
 
 if TYPE_CHECKING:
     from rewardsmith.data.readers import Row
@@ -56,6 +56,7 @@ def shape(
     Example: rewardsmith shape scored.jsonl --steps "debias_length, normalise, clip(low=-3, high=3)" -o out/rm
     """
     from rewardsmith.data.sources import read_rows
+    from rewardsmith.scoring.provenance import no_mean
     from rewardsmith.shaping import parse
     from rewardsmith.shaping.bounds import at_bounds, saturation_warning
 
@@ -85,6 +86,9 @@ def shape(
         "saturated": int(at_bounds(pipeline, columns.numbers(), context).sum()),
         "notes": pipeline.notes(),
     }
+    for by in columns.by:
+        if warning := no_mean(pipeline, by):
+            console.warn(warning)
     if warning := saturation_warning(report["saturated"], len(columns.rewards)):
         console.warn(warning)
     if not quiet:
@@ -210,7 +214,7 @@ class _Columns:
             keys = ", ".join(sorted(map(str, row.data))) or "nothing"
             raise DataError(f"missing; the row has {keys}; score the rows first: rewardsmith score", field="reward")
         self.rows += 1
-        reward = _parsed(row.data["reward"])
+        reward = parsed(row.data["reward"])
         if reward is None:
             return
         if isinstance(row.data.get("scored_by"), str):
@@ -221,21 +225,22 @@ class _Columns:
         self.rewards += rewards
         self._say(row, several, count)
         for name, column in _FROM.items():
-            self._take(name, _per_response(row.data, column, count, several), column in row.data)
+            self._take(name, _numbers(row.data, column, count), column in row.data)
         for name in self.pipeline.others:
-            self._take(f"rewards.{name}", _per_response(row.data, name, count, several), name in row.data)
+            self._take(f"rewards.{name}", _numbers(row.data, name, count), name in row.data)
         if "reference" in self.pipeline.needs:
             if reference is not None and reference not in row.data:
                 raise DataError("missing; --reference names a column that every row must have", field=reference)
             column = reference or "reference"
-            value = _parsed(row.data.get(column))
+            value = parsed(row.data.get(column))
             one = [_number(item, column) for item in value] if isinstance(value, list) else _number(value, column)
             self._take("reference", [one] * count, column in row.data)  # of the prompt: the same for its responses
 
     def _say(self, row: Row, several: bool, count: int) -> None:
         """Group, preference and text of a row's responses."""
-        from rewardsmith.data.text import flat, identity
+        from rewardsmith.encoding.template import plain
         from rewardsmith.scoring import row as rows_
+        from rewardsmith.scoring.candidates import prompt_key
 
         data = row.data or {}
         pair = several and count == 2 and "responses" not in data and {"chosen", "rejected"} <= set(data)
@@ -251,9 +256,9 @@ class _Columns:
                 raise
             self.groups += [self.rows] * count
             return
-        self.groups += [self.rows if several else identity(item.prompt)] * count
+        self.groups += [self.rows if several else prompt_key(item)] * count
         if "texts" in self.pipeline.needs:
-            self.texts += [flat(response) for response in item.responses]
+            self.texts += [plain(response) for response in item.responses]
             self.present.add("texts")
 
     def _take(self, name: str, values: list[Any], there: bool) -> None:
@@ -269,23 +274,9 @@ def _fitted_on_pairs(pipeline: Pipeline) -> str | None:
     return next((step.name for step in pipeline.steps if isinstance(step, kinds)), None)
 
 
-def _per_response(data: dict[str, Any], column: str, count: int, several: bool) -> list[float | None]:
+def _numbers(data: dict[str, Any], column: str, count: int) -> list[float | None]:
     """A column's number for each response of the row; None where the row has none."""
-    value = _parsed(data.get(column))
-    values = ([None] * count if value is None else value) if several else [value]
-    if not isinstance(values, list) or len(values) != count:
-        raise DataError(f"must be a list of {count} numbers, as reward is, not {value!r:.60}", field=column)
-    return [_number(item, column) for item in values]
-
-
-def _parsed(value: Any) -> Any:
-    """A cell of a table, which may be text, as the JSON value it was."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value) if value.strip() else None
-    except ValueError:
-        return value  # said to be no number where it is used
+    return [_number(item, column) for item in per_response(data, column, count)]
 
 
 def _number(value: Any, column: str) -> float | None:

@@ -40,7 +40,9 @@ def synthesize(
     corruptions: Annotated[
         str | None, typer.Option("--corruptions", help="Ways of getting worse, separated by commas; default: all.")
     ] = None,
-    difficulty: Annotated[str, typer.Option("--difficulty", help="1 (short) to 5 (long), or a range.")] = "1-3",
+    difficulty: Annotated[
+        str | None, typer.Option("--difficulty", help="1 (short) to 5 (long), or a range; default: 1-3.")
+    ] = None,
     held_out: Annotated[
         str | None,
         typer.Option("--hold-out-families", help="Families (or how many) that go to the test file alone."),
@@ -86,8 +88,9 @@ def synthesize(
         raise UsageError(f"KIND is {kind!r}; known are {', '.join(_KINDS)}")
     if source is None and (corrupt or answer_mark is not None):
         raise UsageError("--corrupt and --answer-mark are for own data; name it with --from")
-    if source is not None and (families is not None or held_out is not None):
-        raise UsageError("--families and --hold-out-families are for made-up problems; leave them out with --from")
+    if source is not None and (families is not None or held_out is not None or difficulty is not None):
+        unused = "--families, --hold-out-families and --difficulty"
+        raise UsageError(f"{unused} are for made-up problems; leave them out with --from")
     if written is RowFormat.stepwise:
         if source is not None:
             raise UsageError("--format stepwise is for made-up problems, whose wrong step is known; leave --from out")
@@ -118,15 +121,16 @@ def _from_problems(
     seed: int,
     families: str | None,
     corruptions: list[str] | None,
-    difficulty: str,
+    difficulty: str | None,
     held_out: str | None,
     test_output: Path | None,
     test_pairs: int | None,
 ) -> dict[Path, list[ThinkingPair]]:
     """The training pairs by file, and those of the families held out."""
     from rewardsmith.thinking.pairs import split_families, synthesize
+    from rewardsmith.thinking.phrases import halves
 
-    levels = _levels(difficulty)
+    levels = _levels(difficulty or "1-3")
     chosen = _names(families)
     if held_out is None:
         return {output: synthesize(count, seed, chosen, corruptions, levels)}
@@ -135,9 +139,10 @@ def _from_problems(
     test_output = test_output or _beside(output)
     if test_output == output:
         raise UsageError(f"--test-output is {output}, the file of the other pairs; name another")
+    own, other = halves()  # a sentence learnt by heart is of no use in the test file
     return {
-        output: synthesize(count, seed, seen, corruptions, levels),
-        test_output: synthesize(test_pairs or max(1, count // 4), seed, unseen, corruptions, levels),
+        output: synthesize(count, seed, seen, corruptions, levels, own),
+        test_output: synthesize(test_pairs or max(1, count // 4), seed, unseen, corruptions, levels, other),
     }
 
 

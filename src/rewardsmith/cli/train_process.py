@@ -54,7 +54,10 @@ Neutral = Annotated[
 ]
 Separator = Annotated[
     str | None,
-    typer.Option("--step-separator", help=r"Steps: text between two steps of a row; \n is a line break, the default."),
+    typer.Option(
+        "--step-separator",
+        help=r"Steps: text between two steps; default: a line break (\n), or what the head was trained with.",
+    ),
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 from rewardsmith.data.problems import RowError, shown
@@ -90,7 +91,7 @@ def number(row: Fields, key: str, *, low: float = -math.inf, high: float = math.
 
 def number_value(value: Any, field: str, *, low: float = -math.inf, high: float = math.inf) -> float:
     """``value`` as a finite number in [low, high]."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):  # numpy's numbers are
         raise RowError(f"is {shown(value)}, must be a number", field=field, rule="wrong-type")
     try:
         value = float(value)

@@ -9,6 +9,7 @@ from typing import Any
 
 from rewardsmith.encoding.template import Rendered, Template, as_messages, plain
 from rewardsmith.errors import TemplateError
+from rewardsmith.thinking.boundary import first_characters
 from rewardsmith.thinking.parse import Thinking, split_thinking
 from rewardsmith.thinking.tags import FAMILIES, Tags
 from rewardsmith.types import Text
@@ -32,12 +33,14 @@ class Placed:
         pieces: its text in the rendered text, in order. A tag that the template writes in another form is left out.
         starts: per token of the sequence its first character in that text, [T], never falling; -1 for the prompt's.
         response_start: index of the response's first token. What ``max_length`` cut off lies before it.
+        cut: first characters of the response's tokens that ``max_length`` cut off.
     """
 
     parts: Thinking
     pieces: tuple[Piece, ...]
     starts: tuple[int, ...]
     response_start: int
+    cut: tuple[int, ...] = ()
 
     def token(self, end: int) -> int | None:
         """The token that holds the response's character before ``end``: there the text up to ``end`` has been read.
@@ -52,11 +55,11 @@ class Placed:
         return None
 
     def count(self, start: int, end: int) -> int:
-        """How many tokens begin in the response's characters [start, end)."""
+        """How many tokens begin in the response's characters [start, end), whether they were cut off or not."""
         total = 0
         for piece in self.pieces:
             low, high = (piece.at + min(max(edge, piece.start), piece.end) - piece.start for edge in (start, end))
-            total += bisect_left(self.starts, high) - bisect_left(self.starts, low)
+            total += sum(bisect_left(some, high) - bisect_left(some, low) for some in (self.starts, self.cut))
         return total
 
     def closing(self) -> int | None:
@@ -113,7 +116,9 @@ def place(
     parts = split_thinking(content, prefilled=_prefilled(text, begin, content, tags), tags=tags)
     several = not isinstance(response, str) and len(response) > 1
     pieces = tuple(_found(text, begin, parts, several=several))
-    return Placed(parts, pieces, (-1,) * rendered.response_start + tuple(starts[cut:]), rendered.response_start)
+    kept = (-1,) * rendered.response_start + tuple(starts[cut:])
+    lost = tuple(start for start in starts[:cut] if start >= begin) if rendered.truncated else ()
+    return Placed(parts, pieces, kept, rendered.response_start, lost)
 
 
 def _tokens(
@@ -132,22 +137,10 @@ def _tokens(
     if not tokenizer.is_fast:
         raise TemplateError(f"{type(tokenizer).__name__} does not tell which characters a token holds; use a fast one")
     encoded = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
-    ids, starts = list(encoded["input_ids"]), _starts(encoded["offset_mapping"], len(text))
+    ids, starts = list(encoded["input_ids"]), first_characters(encoded["offset_mapping"], len(text))
     if template.mode == "text" and tokenizer.eos_token_id is not None and ids[-1:] != [tokenizer.eos_token_id]:
         ids, starts = [*ids, tokenizer.eos_token_id], [*starts, len(text)]
     return ids, starts, text, begin
-
-
-def _starts(offsets: Sequence[tuple[int, int]], end: int) -> list[int]:
-    """First characters, never falling. Tokens without characters (0, 0) stand before the next one that has some."""
-    starts, highest = [], 0
-    for start, stop in offsets:
-        bare = start == stop and start < highest
-        highest = max(highest, start)
-        starts.append(end if bare else highest)
-    for index in range(len(starts) - 2, -1, -1):
-        starts[index] = min(starts[index], starts[index + 1])
-    return starts
 
 
 def _prefilled(text: str, begin: int, content: str, tags: Tags | None) -> bool:

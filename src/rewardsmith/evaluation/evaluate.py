@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from rewardsmith.encoding.tree import build
 from rewardsmith.errors import DataError
 from rewardsmith.evaluation.best_of import TopOne, top1_accuracy
 from rewardsmith.evaluation.metrics import PairMetrics, PairOutcomes, pair_metrics
+from rewardsmith.model.as_loaded import as_loaded
 from rewardsmith.model.reward_model import RewardModel
 from rewardsmith.training.prepare import pairs_of, render_all
 from rewardsmith.types import Comparison, Text
@@ -44,7 +44,7 @@ class Evaluation:
         }
 
 
-@torch.inference_mode()
+@as_loaded
 def evaluate_model(
     model: RewardModel,
     comparisons: Sequence[Comparison],

@@ -48,8 +48,8 @@ class Curve:
 
     Args:
         points: by n, rising, from 1.
-        prompts: how many it rests on.
-        left_out: prompts with fewer candidates than the last n.
+        prompts: how many it rests on; one that stands in several lists counts once.
+        left_out: prompts of which no list has as many candidates as the last n.
         proxy_spread, gold_spread: standard deviation of each reward among the candidates of a prompt (pooled): the
             units in which both gains can be compared.
         peak: n of the highest gold reward.
@@ -156,8 +156,8 @@ def curve(
     peak = int(np.argmax(gold.mean(axis=0)))
     return Curve(
         points=points,
-        prompts=len(kept),
-        left_out=len(proxies) - len(kept),
+        prompts=len(set(member)),
+        left_out=len(set(owner) - set(member)),
         proxy_spread=_spread([proxies[place] for place in kept]),
         gold_spread=_spread([golds[place] for place in kept]),
         peak=sizes[peak],

@@ -9,6 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rewardsmith.model.steps import Step
     from rewardsmith.model.thinking_scores import ThinkingScore
 
 _WIDTH, _HEIGHT = 760, 230
@@ -17,12 +18,12 @@ _UNSHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _SHORT = 80  # characters of a step in its hover title
 
 
-def curve_svg(score: ThinkingScore, colour: Callable[[float, float], str]) -> str:
+def curve_svg(score: ThinkingScore, colour: Callable[[Step], str]) -> str:
     """The curve: a point per step, the whole response's reward behind it, and that of the answer alone as a level.
 
     Args:
         score: with one or more steps.
-        colour: of a change, given it and the greatest change.
+        colour: of a step's point.
     """
     rewards = [score.curve.start or 0.0, *score.curve.rewards]
     levels = ticks(min(*rewards, score.overall, score.answer_alone), max(*rewards, score.overall, score.answer_alone))
@@ -39,11 +40,10 @@ def curve_svg(score: ThinkingScore, colour: Callable[[float, float], str]) -> st
             parts += [_dashed(middle, _TOP, middle, _HEIGHT - _BOTTOM), _label(middle + 4, _TOP + 12, before[index])]
     line = " ".join(f"{x(index):.1f},{y(reward):.1f}" for index, reward in enumerate(rewards))
     parts.append(f'<polyline points="{line}" fill="none" stroke="currentColor" stroke-opacity=".55"/>')
-    scale = max(abs(step.change) for step in score.steps)
     parts.append(_point(x(0), y(rewards[0]), "transparent", f"before the first step: {rewards[0]:.3f}"))
     for index, step in enumerate(score.steps, start=1):
         title = f"step {index}: {step.change:+.3f}, reward {step.reward:.3f}\n{step.text[:_SHORT]}"
-        parts.append(_point(x(index), y(step.reward), colour(step.change, scale), title))
+        parts.append(_point(x(index), y(step.reward), colour(step), title))
     parts.append(_diamond(x(len(rewards)), y(score.overall), f"overall: {score.overall:.3f}"))
     near = score.has_thinking and abs(y(score.overall) - y(score.answer_alone)) < 14
     parts.append(_label(x(len(rewards)) + 10, y(score.overall) + (4 if not near else 18), "overall"))

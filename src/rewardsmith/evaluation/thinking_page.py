@@ -1,5 +1,7 @@
 """One response as a picture: each step shaded by what it changes of the reward. Plain HTML, nothing loaded, no scripts.
 
+With a process head, steps are shaded by the probability that they are right: blue above one half, orange below.
+
 Texts are data of strangers, so every one is escaped. Blue and orange are told apart by colour-blind readers too, and
 colours are half transparent over those of the page, so that light and dark both do.
 """
@@ -7,7 +9,7 @@ colours are half transparent over those of the page, so that light and dark both
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from rewardsmith.evaluation.thinking_curve import curve_svg, escaped
@@ -52,11 +54,16 @@ def page(score: ThinkingScore, prompt: str = "", *, title: str = "What earned th
 def fragment(score: ThinkingScore) -> str:
     """The picture without the page around it, for a notebook: response, curve, and the reward's parts."""
     scale = max((abs(step.change) for step in score.steps), default=0.0)
-    response = "".join(_shaded(score, scale)) or '<span style="opacity:.6">(empty)</span>'
-    curve = f"<h2>Reward after each step</h2>{curve_svg(score, colour)}" if score.steps else ""
+
+    def shade(step: Step) -> str:
+        return colour(step.change, scale) if step.probability is None else colour(2 * step.probability - 1, 1.0)
+
+    response = "".join(_shaded(score, shade)) or '<span style="opacity:.6">(empty)</span>'
+    curve = f"<h2>Reward after each step</h2>{curve_svg(score, shade)}" if score.steps else ""
+    legend = _legend(score, scale) if score.steps else ""
     return (
         f'<div style="color:inherit;max-width:54rem"><h2>Response</h2><div style="{_BOX}">{response}</div>'
-        f"{_legend(scale) if score.steps else ''}{curve}<h2>Where the reward comes from</h2>{_table(score)}</div>"
+        f"{legend}{curve}<h2>Where the reward comes from</h2>{_table(score)}</div>"
     )
 
 
@@ -81,37 +88,56 @@ def number(value: float | None, *, signed: bool = False) -> str:
     return text.replace("-", "−")
 
 
-def _shaded(score: ThinkingScore, scale: float) -> Iterator[str]:
+def _shaded(score: ThinkingScore, shade: Callable[[Step], str]) -> Iterator[str]:
     """The response's text, step by step; what lies between is tags and blanks."""
-    at, part, worst = 0, None, score.curve.worst
+    at, part, (worst, mark) = 0, None, _worst(score)
     for index, step in enumerate(score.steps):
         if gap := score.response[at : step.start]:
             yield f'<span style="opacity:.6">{escaped(gap)}</span>'
         if step.part != part and score.has_thinking:
             yield f'<span style="{_CHIP}">{step.part}</span>'
-        yield _step(step, index, scale, worst=index == worst and step.change < 0 and len(score.steps) > 1)
+        yield _step(step, index, shade(step), mark if index == worst else "")
         at, part = step.end, step.part
     if rest := score.response[at:]:
         yield f'<span style="opacity:.6">{escaped(rest)}</span>'
 
 
-def _step(step: Step, index: int, scale: float, *, worst: bool) -> str:
+def _worst(score: ThinkingScore) -> tuple[int | None, str]:
+    """The step to look at first, and what is said of it: the least likely one to be right, or the largest fall."""
+    if len(score.steps) < 2 or (worst := score.curve.worst) is None:
+        return None, ""
+    right = [step.probability for step in score.steps if step.probability is not None]
+    if right:
+        return (
+            (right.index(min(right)), f"least likely right, p = {number(min(right))}")
+            if min(right) < 0.5
+            else (None, "")
+        )
+    change = score.steps[worst].change
+    return (worst, f"largest fall {number(change, signed=True)}") if change < 0 else (None, "")
+
+
+def _step(step: Step, index: int, shade: str, mark: str) -> str:
     said = f"step {index + 1}: {number(step.change, signed=True)}, reward {number(step.reward)}"
-    mark = ""
-    style = f"background:{colour(step.change, scale)};border-radius:3px;padding:1px 2px"
-    if worst:
+    if step.probability is not None:
+        said += f", right with p = {number(step.probability)}"
+    style = f"background:{shade};border-radius:3px;padding:1px 2px"
+    if mark:
         style += f";border-bottom:2px solid rgb({_FALL})"
-        mark = f' <span style="{_CHIP};margin-left:4px">▼ largest fall {number(step.change, signed=True)}</span>'
+        mark = f' <span style="{_CHIP};margin-left:4px">▼ {mark}</span>'
     return f'<span title="{said}" style="{style}">{escaped(step.text)}</span>{mark}'
 
 
-def _legend(scale: float) -> str:
-    stops = ",".join(colour(share * scale, scale) for share in (-1, -0.5, 0, 0.5, 1))
-    ends = "".join(f"<span>{number(value, signed=bool(value))}</span>" for value in (-scale, 0.0, scale))
+def _legend(score: ThinkingScore, scale: float) -> str:
+    judged = score.steps[0].probability is not None
+    said = "probability that the step is right" if judged else "change of the reward in the step"
+    values = ("0", "0.5", "1") if judged else [number(value, signed=bool(value)) for value in (-scale, 0.0, scale)]
+    widest = 1.0 if judged else scale
+    stops = ",".join(colour(share * widest, widest) for share in (-1, -0.5, 0, 0.5, 1))
+    ends = "".join(f"<span>{value}</span>" for value in values)
     edge = "height:10px;border-radius:3px;border:1px solid rgba(128,128,128,.35)"
     bar = f'<div style="{edge};background:linear-gradient(90deg,{stops})"></div>'
     numbers = f'<div style="display:flex;justify-content:space-between">{ends}</div>'
-    said = "change of the reward in the step"
     return f'<div style="max-width:20rem;margin-top:8px;font-size:85%">{said}{bar}{numbers}</div>'
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +14,11 @@ import numpy as np
 from rewardsmith.errors import UsageError
 from rewardsmith.scoring.row import variables
 
-RewardFunc = Callable[..., Sequence[float | None]]
+RewardFunc = Callable[..., Any]
+"""As TRL takes them: gives N rewards or None, or is a coroutine function that does."""
+
+# The policy's own distribution: transformers would take top_k=50, and what the checkpoint's generation config says.
+_WHOLE = {"do_sample": True, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
 
 
 @dataclass
@@ -25,6 +32,8 @@ class HeldOut:
             ``chat_template_kwargs`` reach the policy's template too, as in training.
         every: optimiser steps between two evaluations.
         max_new_tokens, temperature: of generation; 1.0 samples from the policy itself.
+        generation: further arguments of ``generate``. Without them nothing but the temperature shapes the sampling,
+            whatever the policy's ``generation_config.json`` says, as in training by TRL's defaults.
         batch_size: prompts generated for at a time.
         seed: of sampling. Each evaluation starts from it, and training's own random numbers are left as they were.
 
@@ -40,6 +49,7 @@ class HeldOut:
     temperature: float = 1.0
     batch_size: int = 16
     seed: int = 0
+    generation: Mapping[str, Any] = field(default_factory=dict)
     _columns: dict[str, list[Any]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -61,11 +71,11 @@ class HeldOut:
         Returns:
             ``proxy``, ``proxy_std``, ``held_out`` and ``held_out_std``, over responses that have these rewards.
         """
-        completions = self._generate(model, tokenizer)
+        completions, ids = self._generate(model, tokenizer)
         prompts = [row["prompt"] for row in self.rows]
         found: dict[str, float] = {}
         for name, reward in (("proxy", self.proxy), ("held_out", self.reward)):
-            values = _raw(reward, prompts=prompts, completions=completions, **self._columns)
+            values = _raw(reward, prompts=prompts, completions=completions, completion_ids=ids, **self._columns)
             known = np.array([np.nan if value is None else value for value in values], dtype=float)
             known = known[np.isfinite(known)]
             if len(known):
@@ -74,41 +84,50 @@ class HeldOut:
                 found[f"{name}_std"] = float(known.std(ddof=1))
         return found
 
-    def _generate(self, model: Any, tokenizer: Any) -> list[Any]:
-        """One sampled response per prompt, as the trainer would hand it over: text, or a list of one message."""
+    def _generate(self, model: Any, tokenizer: Any) -> tuple[list[Any], list[list[int]]]:
+        """One sampled response per prompt, as the trainer would hand it over (text, or a list of one message); ids."""
         import torch
 
         prompts = [row["prompt"] for row in self.rows]
         training, side = model.training, tokenizer.padding_side
         devices = [model.device] if model.device.type == "cuda" else []
-        texts: list[str] = []
+        ids: list[list[int]] = []
         try:
             tokenizer.padding_side = "left"
             with torch.random.fork_rng(devices), torch.no_grad():
                 torch.manual_seed(self.seed)
                 model.eval()
                 for start in range(0, len(prompts), self.batch_size):
-                    texts += self._texts(model, tokenizer, self.rows[start : start + self.batch_size])
+                    ids += self._sampled(model, tokenizer, self.rows[start : start + self.batch_size])
         finally:
             tokenizer.padding_side = side
             model.train(training)
-        return [
+        texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
+        completions = [
             text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
             for prompt, text in zip(prompts, texts, strict=True)
         ]
+        return completions, ids
 
-    def _texts(self, model: Any, tokenizer: Any, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    def _sampled(self, model: Any, tokenizer: Any, rows: Sequence[Mapping[str, Any]]) -> list[list[int]]:
         ids = [_prompt_ids(tokenizer, row) for row in rows]
         batch = tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(model.device)
         made = model.generate(
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],
             max_new_tokens=self.max_new_tokens,
-            do_sample=True,
-            temperature=self.temperature,
-            pad_token_id=tokenizer.pad_token_id,
+            **{**_WHOLE, "temperature": self.temperature, "pad_token_id": tokenizer.pad_token_id, **self.generation},
         )
-        return tokenizer.batch_decode(made[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        return [_ended(row, tokenizer) for row in made[:, batch["input_ids"].shape[1] :].tolist()]
+
+
+def _ended(ids: list[int], tokenizer: Any) -> list[int]:
+    """A completion up to its end token, without the padding of its batch."""
+    if tokenizer.eos_token_id in ids:
+        return ids[: ids.index(tokenizer.eos_token_id) + 1]
+    while ids and ids[-1] == tokenizer.pad_token_id:  # ended by another token of the generation config
+        ids = ids[:-1]
+    return ids
 
 
 def _prompt_ids(tokenizer: Any, row: Mapping[str, Any]) -> list[int]:
@@ -127,4 +146,16 @@ def _raw(reward: Any, **rows: Any) -> Any:
     """The rewards before shaping, where a function of ours logs them: one response a prompt is no group to shape by."""
     logged: dict[str, Any] = {}
     values = reward(**rows, log_extra=logged.__setitem__)
+    if inspect.isawaitable(values):
+        values = _awaited(values)
     return logged.get(f"{getattr(reward, '__name__', '')}/raw", values)
+
+
+def _awaited(values: Awaitable[Any]) -> Any:
+    """What a coroutine gives; in a thread of its own, as a notebook runs a loop already."""
+
+    async def wait() -> Any:
+        return await values
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, wait()).result()

@@ -11,6 +11,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from rewardsmith.model.load import LoadOptions
 from rewardsmith.model.reward_model import RewardModel
 from rewardsmith.scoring import row as rows_
 from rewardsmith.scoring.provenance import warn_of_mismatch
+from rewardsmith.scoring.references import reference, several
 from rewardsmith.scoring.row import ToScore
 from rewardsmith.scoring.scorer import Result, Scorer
 from rewardsmith.scoring.shaped import resolve_shaping
@@ -58,7 +60,8 @@ class Judge:
     Args:
         models: a reward model or its folder, or several that vote.
         shaping: a :class:`Pipeline` or a shape; its text form (``"normalise, clip(low=-3, high=3)"``); the path of a
-            saved one; None for what the model was saved with; False for raw rewards.
+            saved one; None for what the model was saved with; False for raw rewards. It is copied: ``judge.shaping``
+            is what runs, learns and can be frozen.
         prefill: text that the policy's template writes before each response (``"<think>\\n"``) and that its trainer
             therefore leaves out of it; put back, unless the response begins with it.
         load: how to load models given as folders. ``auto`` is this process's own GPU (``LOCAL_RANK``).
@@ -81,7 +84,9 @@ class Judge:
         self._sources = [models] if isinstance(models, RewardModel | str | Path) else list(models)
         self._load, self._options, self.prefill = load or LoadOptions(), options, prefill
         self.scorer = self._made()
-        self.shaping = resolve_shaping(shaping, self.scorer.models)
+        # A copy: running statistics are this judge's alone, and none of the model's that others save or use.
+        self.shaping = deepcopy(resolve_shaping(shaping, self.scorer.models))
+        self.scorer = self.scorer.for_shaping(self.shaping)
         warn_of_mismatch(self.shaping, self.scorer.provenance())
 
     def _made(self) -> Scorer:
@@ -96,7 +101,8 @@ class Judge:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.scorer = self._made()  # a folder is loaded again; an open cache file cannot travel
+        # A folder is loaded again; an open cache file cannot travel.
+        self.scorer = self._made().for_shaping(self.shaping)
 
     def __call__(
         self,
@@ -156,15 +162,16 @@ class Judge:
             return self._try(asked), None
         wanted: dict[tuple[Any, ...], ToScore] = {}  # a group has one reference: it is scored once
         keys: list[list[Any]] = []  # per row and reference its reward, or the key under which it is scored
-        for place, (item, reference) in enumerate(zip(asked, references, strict=True)):
+        for place, (item, given) in enumerate(zip(asked, references, strict=True)):
             keys.append([])
             if not isinstance(item, ToScore):
                 continue
-            for one in _several(reference):
-                if _is_number(one):
-                    keys[-1].append(float(one))
+            unknown = given is None or (isinstance(given, list) and not given)  # then the row has no reward
+            for one in () if unknown else several(given):
+                response = reference(one, f"reference {place}")
+                if isinstance(response, float):
+                    keys[-1].append(response)
                     continue
-                response = _reference_text(one, place)
                 key = (item.prompt, response, _canonical(item.variables))
                 wanted.setdefault(key, replace(item, responses=(response,)))
                 keys[-1].append(key)
@@ -175,10 +182,10 @@ class Judge:
             if isinstance(result, RewardsmithError):
                 row.clear()  # its prompt may be what is refused: then no reference to it can be scored
             for key in (key for key in row if isinstance(key, tuple)):
-                reference = references_[key]
-                if isinstance(reference, RewardsmithError):
-                    raise DataError(f"the reference {key[1]!r:.60} cannot be scored: {reference}; correct the data")
-                rewards[key] = reference.reward
+                other = references_[key]
+                if isinstance(other, RewardsmithError):
+                    raise DataError(f"the reference {key[1]!r:.60} cannot be scored: {other}; correct the data")
+                rewards[key] = other.reward
         return own, [[rewards[key] if isinstance(key, tuple) else key for key in row] for row in keys]
 
     def _try(self, asked: Sequence[Asked]) -> list[Result]:
@@ -234,25 +241,6 @@ def _prefilled(response: Text, prefill: str) -> Text:
     if isinstance(response, str):
         return prefill + response
     return (Message(response[0].role, prefill + first, response[0].extra), *response[1:])
-
-
-def _several(reference: Any) -> Sequence[Any]:
-    """The references of a row; a list of messages is one."""
-    if reference is None:
-        return []  # not known: the row has no reward
-    several = isinstance(reference, list | tuple) and not any(isinstance(one, dict) for one in reference)
-    return reference if several else [reference]
-
-
-def _reference_text(reference: Any, place: int) -> Text:
-    try:
-        return rows_.read({"prompt": "", "response": reference}, "prompt", "response").responses[0]
-    except RewardsmithError as error:
-        raise DataError(f"reference {place} is {reference!r:.60}; give a number, text or messages: {error}") from error
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _cuda_devices() -> int:

@@ -41,7 +41,8 @@ class OneByOne:
         other: further arguments of :class:`Judge`.
 
     Raises:
-        UsageError: a shaping that needs a whole group or batch, or a reference: there is one response at a time.
+        UsageError: a shaping that needs a whole group or batch, or a reference: there is one response at a time; or one
+            that goes on learning, since responses come in the order of the trainer's threads.
     """
 
     def __init__(
@@ -57,10 +58,16 @@ class OneByOne:
     ):
         self.judge = Judge(models, shaping=shaping, **other)
         pipeline = self.judge.shaping
-        if pipeline and pipeline.scope in ("batch",) + (() if grouped else ("group",)):
+        for scope in ("batch", *(() if grouped else ("group",))):
+            if pipeline and scope in pipeline.scopes:
+                raise UsageError(
+                    f"the shaping works on a {scope}, which this trainer does not hand over; keep to shapes that need "
+                    "no more than the response, and let the trainer normalise its groups"
+                )
+        if pipeline and "stream" in pipeline.scopes:
             raise UsageError(
-                f"the shaping works on a {pipeline.scope}, which this trainer does not hand over; keep to shapes that "
-                "need no more than the response, and let the trainer normalise its groups"
+                "the shaping's running normaliser depends on the order in which responses arrive, and each of the "
+                "trainer's workers has its own; fit one beforehand: rewardsmith shape --freeze"
             )
         if pipeline and pipeline.needs & {"reference", "rewards"}:
             raise UsageError("the shaping compares with a reference or other rewards; this trainer hands over neither")

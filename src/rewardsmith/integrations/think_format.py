@@ -8,7 +8,7 @@ from typing import Any
 
 from rewardsmith.errors import UsageError
 from rewardsmith.thinking.boundary import tokenizer_tags
-from rewardsmith.thinking.parse import split_thinking
+from rewardsmith.thinking.parse import count_tags, split_thinking
 from rewardsmith.thinking.tags import THINK, Tags
 
 # Where tokenizers that parse responses put the thinking, so that no tag is left in the content.
@@ -80,12 +80,10 @@ class ThinkFormat:
             return False  # opened twice, or not at the start
         if not parts.opened and prefilled is False:
             return False
-        once = _count(text, self.tags.closes) == 1 and _count(text, self.tags.opens) == parts.opened
+        opened, closed = count_tags(text, self.tags)
+        # Tags that are words of prose (``analysis``) may be said again.
+        once = closed == 1 and (opened == parts.opened or not self.tags.bare)
         return once and parts.closed and bool((parts.thinking or "").strip()) and bool(parts.answer.strip())
-
-
-def _count(text: str, tags: Sequence[str]) -> int:
-    return sum(text.count(tag) for tag in tags)
 
 
 def _opened(prompt: str, tags: Tags) -> bool:

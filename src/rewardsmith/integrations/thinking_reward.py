@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from rewardsmith.encoding.template import plain
-from rewardsmith.errors import RewardsmithError, UsageError
+from rewardsmith.errors import ModelError, RewardsmithError, UsageError
 from rewardsmith.integrations.judge import Judge, Shaping, group_numbers
 from rewardsmith.integrations.thinking_verdict import ThinkingVerdict, has_form, summarise
 from rewardsmith.integrations.trainer_function import TrainerFunction, name_of, warn_of_processes
 from rewardsmith.model.load import LoadOptions
+from rewardsmith.model.process_scores import NO_PROCESS_HEAD
 from rewardsmith.model.reward_model import RewardModel
 from rewardsmith.model.thinking_scores import (
     AskedThinking,
@@ -25,11 +28,29 @@ from rewardsmith.model.thinking_scores import (
 from rewardsmith.scoring.memory import Budget
 from rewardsmith.scoring.row import ToScore
 from rewardsmith.scoring.shaped import resolve_shaping
-from rewardsmith.shaping import Context, LengthPenalty, Pipeline
+from rewardsmith.shaping import (
+    Center,
+    Context,
+    GroupZScore,
+    LengthPenalty,
+    Normalise,
+    Pipeline,
+    RunningNormalise,
+    ZScore,
+)
 from rewardsmith.shaping.shape import number
 from rewardsmith.thinking.tags import Tags
 
+logger = logging.getLogger("rewardsmith")
+
 Anneal = Literal["none", "linear", "cosine"]
+Judgement = Literal["reward", "process_min", "process_last", "process_mean"]
+_FORMS: dict[str, Callable[[Sequence[float]], float]] = {
+    "process_min": min,
+    "process_last": lambda right: right[-1],
+    "process_mean": statistics.fmean,
+}
+_CENTRED = (Center, GroupZScore, Normalise, RunningNormalise, ZScore)
 _ANNEAL: dict[str, Callable[[float], float]] = {
     "none": lambda progress: 1.0,
     "linear": lambda progress: 1 - progress,
@@ -44,9 +65,10 @@ class ThinkingReward(TrainerFunction):
 
     A is the reward of the answer, T that of the thinking, both shaped. p in [0, 1] is how far training has come.
 
-    - **trust** = exp(min(0, T A)): 1 while both lie on the same side of 0, less the further they lie on different
-      sides. A policy that learns to please the judge of thinking while its answers get worse is paid less and less for
-      it. So 0 must mean "as good as usual": give a normaliser, or a pipeline fitted on the policy's first responses.
+    - **trust** = exp(min(0, max(0, T) A)): praise counts in full beside a good answer, less the worse the answer is.
+      A policy that learns to please the judge of thinking while its answers get worse is paid less and less for it.
+      Blame is always believed, so that better thinking never pays less beside a good answer. 0 must mean "as good as
+      usual": give a normaliser, or a pipeline fitted on the policy's first responses; without one a warning says so.
     - **anneal** lowers the thinking's weight from 1 to ``anneal_to`` as training goes on.
     - **cost** = min(per_token max(0, tokens - free_tokens), limit), so that longer thinking is not free.
     - A completion without the form - thinking, closed, then an answer, tags prefilled or not - has T = ``unformed``
@@ -59,7 +81,10 @@ class ThinkingReward(TrainerFunction):
         model: one causal reward model, or its folder.
         shaping: of both parts: a pipeline, its text or file; None for what the model was saved with; False for raw
             rewards. With running statistics each part has its own.
-        thinking_shaping: of T, where it is another; None for the same.
+        thinking: what T is. ``reward``: the reward read where the thinking ends. ``process_min``, ``process_last``,
+            ``process_mean``: 2 p - 1 with the least, last or mean probability p that a step of the thinking is right,
+            by the model's process head, in [-1, 1]; it needs no normaliser.
+        thinking_shaping: of T, where it is another; None for the same, and for none with a process head.
         thinking_weight, answer_weight: >= 0, not both 0.
         answer: ``alone``: A is the reward of the answer without its thinking, which no thinking can raise. ``overall``:
             of the whole response.
@@ -76,7 +101,7 @@ class ThinkingReward(TrainerFunction):
 
     Raises:
         UsageError: a value out of range, or a shaping that needs a reference, other rewards or an ensemble.
-        ModelError: no such model, or an encoder.
+        ModelError: no such model, an encoder, or no process head where T is to be its.
 
     Example:
         >>> reward = ThinkingReward("out/rm", shaping="running")  # doctest: +SKIP
@@ -89,6 +114,7 @@ class ThinkingReward(TrainerFunction):
         shaping: Shaping = None,
         name: str | None = None,
         *,
+        thinking: Judgement = "reward",
         thinking_shaping: Shaping = None,
         thinking_weight: float = 0.5,
         answer_weight: float = 1.0,
@@ -114,20 +140,30 @@ class ThinkingReward(TrainerFunction):
             raise UsageError(f"anneal_to {anneal_to}: a share of the thinking's weight, in [0, 1]")
         self.anneal, self.answer, self.tags = _one_of("anneal", anneal, _ANNEAL), answer, tags
         _one_of("answer", answer, ("alone", "overall"))
+        self.thinking = _one_of("thinking", thinking, ("reward", *_FORMS))
         self._cost = LengthPenalty(per_token, free_tokens, limit) if per_token else None
         judge = Judge(model, shaping=shaping, prefill=prefill, load=load)
         super().__init__(judge, name or f"{name_of(model, judge)}-thinking")
         if len(self.judge.scorer.models) != 1:
             raise UsageError("thinking is read from one model; give a single one")
-        check_causal(self.judge.scorer.models[0])
+        (judging,) = self.judge.scorer.models
+        check_causal(judging)
+        if thinking in _FORMS and judging.process is None:
+            raise ModelError(NO_PROCESS_HEAD)
         self._budget = Budget(budget)
         self.answer_shaping = _checked(self.judge.shaping)
-        self.thinking_shaping = copy.deepcopy(
-            self.answer_shaping
-            if thinking_shaping is None
-            else _checked(resolve_shaping(thinking_shaping, self.judge.scorer.models))
-        )
-        warn_of_processes(self.__name__, [one.scope for one in (self.answer_shaping, self.thinking_shaping) if one])
+        if thinking_shaping is None:
+            self.thinking_shaping = None if thinking in _FORMS else copy.deepcopy(self.answer_shaping)
+        else:
+            self.thinking_shaping = copy.deepcopy(_checked(resolve_shaping(thinking_shaping, [judging])))
+        self._warn_of_raw_rewards(centred=(judging.contract.mean, judging.contract.std) != (0.0, 1.0))
+        warn_of_processes(self.__name__, self.scopes)
+
+    @property
+    def shapings(self) -> dict[str, Pipeline]:
+        """Of the answer and of the thinking."""
+        both = {self.__name__: self.answer_shaping, f"{self.__name__}.thinking": self.thinking_shaping}
+        return {name: pipeline for name, pipeline in both.items() if pipeline}
 
     def __repr__(self) -> str:
         return f"ThinkingReward({self.__name__!r}, {self.answer_weight:g} answer, {self.thinking_weight:g} thinking)"
@@ -160,6 +196,28 @@ class ThinkingReward(TrainerFunction):
 
     # -- the steps
 
+    def _warn_of_raw_rewards(self, *, centred: bool) -> None:
+        """Say which part has no zero. ``centred``: the model's own normaliser gives one to whole responses."""
+        raw = [] if centred or _is_centred(self.answer_shaping) else ["answer"]
+        raw += [] if self.thinking in _FORMS or _is_centred(self.thinking_shaping) else ["thinking"]
+        if raw and self.thinking_weight:
+            logger.warning(
+                "%s: no normaliser for the reward of the %s: raw rewards have no zero of their own, and trust asks on "
+                "which side of 0 they lie; give shaping='running', or a fitted one",
+                self.__name__,
+                " and the ".join(raw),
+            )
+
+    def _raw_thinking(self, score: ThinkingScore) -> float | None:
+        """T before shaping; None without the form, or where no step is left to judge."""
+        if not has_form(score):
+            return None
+        right = self._process(score)
+        return score.thinking if self.thinking == "reward" else None if right is None else 2 * right - 1
+
+    def _process(self, score: ThinkingScore | None) -> float | None:
+        return _FORMS[self.thinking](score.process) if score and score.process and self.thinking in _FORMS else None
+
     def _ask(self, row: Mapping[str, Any]) -> AskedThinking | RewardsmithError:
         item = self.judge.read(row)
         if not isinstance(item, ToScore):
@@ -173,9 +231,10 @@ class ThinkingReward(TrainerFunction):
 
     def _parts(self, scores: Sequence[ThinkingScore], groups: Sequence[int]) -> list[tuple[float, float]]:
         """T and A of each, shaped; T only of what has the form, so that the rest moves no running mean."""
-        formed = [place for place, score in enumerate(scores) if has_form(score)]
-        raw = [scores[place].thinking or 0.0 for place in formed]
-        thinking = dict(zip(formed, _shape(self.thinking_shaping, raw, scores, groups, formed), strict=True))
+        given = {place: one for place, score in enumerate(scores) if (one := self._raw_thinking(score)) is not None}
+        formed = list(given)
+        shaped = _shape(self.thinking_shaping, list(given.values()), scores, groups, formed)
+        thinking = dict(zip(formed, shaped, strict=True))
         every = list(range(len(scores)))
         raw = [score.answer_alone if self.answer == "alone" else score.overall for score in scores]
         answers = _shape(self.answer_shaping, raw, scores, groups, every)
@@ -183,7 +242,7 @@ class ThinkingReward(TrainerFunction):
 
     def _verdict(self, score: ThinkingScore, thinking: float, answer: float, weight: float) -> ThinkingVerdict:
         formed = has_form(score)
-        trusted = math.exp(min(0.0, thinking * answer)) if formed else 1.0  # that there is none is no opinion
+        trusted = math.exp(min(0.0, max(0.0, thinking) * answer)) if formed else 1.0  # no thinking is no praise
         cost = 0.0
         if self._cost:
             cost = -self._cost([0.0], Context(lengths=[score.thinking_tokens]))[0]
@@ -199,7 +258,9 @@ class ThinkingReward(TrainerFunction):
 
     def _columns(self, verdicts: Sequence[ThinkingVerdict]) -> dict[str, list[Any]]:
         scores = [verdict.score for verdict in verdicts]
+        process = {} if self.thinking == "reward" else {self.thinking: [self._process(one) for one in scores]}
         return {
+            **process,
             "overall": [one and one.overall for one in scores],
             **{
                 name: [getattr(verdict, name) for verdict in verdicts]
@@ -237,6 +298,10 @@ def _checked(pipeline: Pipeline | None) -> Pipeline | None:
     if pipeline and (missing := pipeline.needs & {"reference", "rewards", "disagreement"}):
         raise UsageError(f"the shaping needs {', '.join(sorted(missing))}, which thinking and answer do not have")
     return pipeline
+
+
+def _is_centred(pipeline: Pipeline | None) -> bool:
+    return pipeline is not None and any(isinstance(step, _CENTRED) for step in pipeline.steps)
 
 
 def _one_of(name: str, value: str, known: Any) -> Any:

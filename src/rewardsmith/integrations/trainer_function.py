@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from rewardsmith.errors import UsageError
-from rewardsmith.integrations.judge import Judge, Models
+from rewardsmith.integrations import behind
+from rewardsmith.integrations.judge import Judge, Models, group_numbers
 from rewardsmith.model.reward_model import RewardModel
+from rewardsmith.shaping import Pipeline
 
 logger = logging.getLogger("rewardsmith")
 
@@ -37,7 +39,18 @@ class TrainerFunction:
 
     def __init__(self, judge: Judge, name: str):
         self.judge, self.__name__ = judge, name
-        self._complained = False
+        self.restored = False  # by KeepShaping
+        self._complained = self._called = False
+
+    @property
+    def shapings(self) -> dict[str, Pipeline]:
+        """What it shapes by, under the name by which :class:`KeepShaping` keeps it."""
+        return {self.__name__: self.judge.shaping} if self.judge.shaping else {}
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """The scopes of all steps of its shapings."""
+        return frozenset(scope for pipeline in self.shapings.values() for scope in pipeline.scopes)
 
     def __call__(
         self,
@@ -58,26 +71,26 @@ class TrainerFunction:
             trainer_state: how far training has come, for functions that look at it.
             log_extra, log_metric: the trainer's, absent when called by hand.
             columns: further columns of the dataset, N values each; ``tools`` and ``chat_template_kwargs`` reach the
-                reward model's template. Whatever else the trainer gives is not looked at.
+                reward model's template, else those of the trainer do. Whatever else it gives is not looked at.
 
         Raises:
-            UsageError: no lists, unequal lengths, a column that is not there, two functions of one name in one trainer.
+            UsageError: no lists, unequal lengths, a column that is not there, two functions of one name in one trainer,
+                part of a group for a shape over groups.
         """
         prompts, completions = _given("prompts", prompts), _given("completions", completions)
         if len(prompts) != len(completions):
             raise UsageError(f"{len(prompts)} prompts for {len(completions)} completions; there must be one for each")
-        check_name(self.__name__, log_metric)
-        nothing = [None] * len(prompts)
+        trainer = behind.trainer_of(log_metric)
+        behind.check_name(self.__name__, trainer)
         rows = [
             {"prompt": prompt, "response": completion, "tools": tools, "chat_template_kwargs": variables}
             for prompt, completion, tools, variables in zip(
-                prompts,
-                completions,
-                columns.get("tools") or nothing,
-                columns.get("chat_template_kwargs") or nothing,
-                strict=True,
+                prompts, completions, *behind.template_variables(columns, trainer, len(prompts)), strict=True
             )
         ]
+        if "group" in self.scopes:
+            behind.check_groups(self.__name__, group_numbers(rows), trainer)
+        self._look_back(trainer_state)
         verdicts = self._judged(rows, columns, trainer_state)
         self._complain(verdicts)
         if log_extra:
@@ -102,6 +115,20 @@ class TrainerFunction:
         """What is logged of the batch."""
         raise NotImplementedError
 
+    def _look_back(self, state: Any) -> None:
+        """Say once that running statistics begin anew in the middle of a run."""
+        step = getattr(state, "global_step", None)
+        if step is None or self._called:
+            return
+        self._called = True
+        if step and "stream" in self.scopes and not self.restored:
+            logger.warning(
+                "%s: the run goes on at step %d, and its running normaliser begins anew; add the callback "
+                "KeepShaping(reward) (rewardsmith.integrations.keep_shaping), or freeze a fitted one",
+                self.__name__,
+                step,
+            )
+
     def _complain(self, verdicts: Sequence[Judged]) -> None:
         """Say once why completions have no reward; how many is a metric."""
         problems = [verdict.problem for verdict in verdicts if verdict.problem]
@@ -111,21 +138,14 @@ class TrainerFunction:
             logger.warning("%s: %s have no reward, the first because: %s", self.__name__, count, problems[0])
 
 
-def warn_of_processes(name: str, scopes: Iterable[str]) -> None:
-    """Say that a running normaliser has statistics of its own in each of several processes."""
-    if "stream" in scopes and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+def warn_of_processes(name: str, scopes: Collection[str]) -> None:
+    """Say that a running normaliser, or a mean over the batch, is another in each of several processes."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return
+    if "stream" in scopes:
         logger.warning("%s: each process normalises by what it scored; freeze the normaliser", name)
-
-
-def check_name(name: str, log_metric: Any) -> None:
-    """TRL logs by name: of two functions with one name it would log neither's mean.
-
-    Raises:
-        UsageError: the trainer behind ``log_metric`` has another function of this name.
-    """
-    names = getattr(getattr(log_metric, "__self__", None), "reward_func_names", [])
-    if names.count(name) > 1:
-        raise UsageError(f"two reward functions are called {name!r}; tell them apart by name=")
+    if "batch" in scopes:
+        logger.warning("%s: each process takes its own completions for the batch; use a fitted step: normalise", name)
 
 
 def name_of(models: Models, judge: Judge) -> str:

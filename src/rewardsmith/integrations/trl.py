@@ -34,8 +34,10 @@ class RewardFunction(TrainerFunction):
     Args:
         models: a reward model or its folder, or several that vote.
         shaping: see :class:`Judge`. Shapes of scope ``group`` take completions of equal prompts together, of scope
-            ``batch`` all of one call. Both see what this process scores. A running normaliser (scope ``stream``) has
-            one set of statistics per process, and learns from evaluation rollouts too: freeze it, or run one process.
+            ``batch`` all of one call. Both see what this process scores; part of a group is refused. A running
+            normaliser (scope ``stream``) has one set of statistics per process, which are the function's own, and
+            learns from evaluation rollouts too: freeze it, or run one process; :class:`KeepShaping` keeps it with the
+            checkpoints.
         name: what the trainer's logs call it; None for the model's folder and the shapes.
         reference_column: column of the dataset with reference rewards (numbers) or reference responses (text or
             messages, scored against the same prompt), one or a list of them, for shapes that compare with a reference
@@ -43,7 +45,8 @@ class RewardFunction(TrainerFunction):
         other: further arguments of :class:`Judge`: ``prefill``, ``load``, ``aggregate``, ``budget``, ``cache``,
             ``prefix_cache``.
 
-    Dataset columns ``tools`` and ``chat_template_kwargs`` reach the reward model's template.
+    Dataset columns ``tools`` and ``chat_template_kwargs`` reach the reward model's template; without them, the tools
+    and ``chat_template_kwargs`` that the trainer itself gives the policy's.
 
     Where the trainer offers ``log_extra`` and ``log_metric``, it logs per completion ``NAME/raw``, ``NAME/shaped``,
     ``NAME/disagreement``, ``NAME/truncated``, and per batch what :func:`summarise` says, as ``rewards/NAME/raw_mean``
@@ -73,7 +76,7 @@ class RewardFunction(TrainerFunction):
         shaping = self.judge.shaping
         if shaping and "reference" in shaping.needs and reference_column is None:
             raise UsageError("the shaping compares with a reference: name its column of the dataset, reference_column=")
-        warn_of_processes(self.__name__, [shaping.scope] if shaping else [])
+        warn_of_processes(self.__name__, self.scopes)
 
     def __repr__(self) -> str:
         return f"RewardFunction({self.__name__!r}, shaping={self.judge.shaping!r})"

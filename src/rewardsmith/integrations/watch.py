@@ -10,7 +10,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from transformers import TrainerCallback
 
 from rewardsmith.errors import UsageError
 from rewardsmith.integrations.held_out import HeldOut
-from rewardsmith.integrations.history import Record, draw, gap_of, write_history
+from rewardsmith.integrations.history import Record, draw, gap_of, read_history, write_history
 from rewardsmith.integrations.trend import Trend, trend
 
 logger = logging.getLogger("rewardsmith")
@@ -70,7 +70,7 @@ class RewardWatch(TrainerCallback):
         threshold: standard errors.
         growth: factor of the length, > 1.
         path: file to which each record is appended as a line of JSON, None for none. Every run begins it anew; a
-            resumed one with the records that its checkpoint holds.
+            resumed one keeps its records up to the checkpoint.
         stop: end training at a ``hacking`` alarm.
 
     Attributes:
@@ -111,7 +111,7 @@ class RewardWatch(TrainerCallback):
         self.history: list[Record] = []
         self.alarms: list[Alarm] = []
         self._said: dict[str, int] = {}  # kind of alarm -> number of records when it was last said
-        self._judged: dict[str, float] = {}  # what was generated and judged since the last record
+        self._judged: list[Record] = []  # what was generated and judged since the last record
 
     # -- what the trainer calls
 
@@ -119,9 +119,14 @@ class RewardWatch(TrainerCallback):
         """Begin, or take up what a resumed run has logged."""
         if self.generate and _is_split(args):
             raise UsageError("the policy is split over processes and cannot generate here; use evaluation=True instead")
-        self.history, self.alarms, self._said, self._judged = [], [], {}, {}
+        self.history, self.alarms, self._said, self._judged = [], [], {}, []
         for logs in state.log_history:
             self._take(logs, int(logs.get("step", 0)))
+        if self.path and state.global_step:
+            # What was generated for held-out prompts is in no log of the trainer's, but in the file.
+            kept = [_kept(self.path, state.global_step) if state.is_world_process_zero else []]
+            by_step = {record["step"]: record for record in [*self.history, *broadcast_object_list(kept)[0]]}
+            self.history = [by_step[step] for step in sorted(by_step)]
         if self.path and state.is_world_process_zero:
             self.save(self.path)
 
@@ -130,15 +135,17 @@ class RewardWatch(TrainerCallback):
         if not self.generate or state.global_step % self.generate.every:
             return
         found = [self.generate(kwargs["model"], kwargs["processing_class"]) if state.is_world_process_zero else {}]
-        self._judged = broadcast_object_list(found)[0]  # all processes must come to the same decision
+        # All processes must come to the same decision.
+        self._judged.append({"step": state.global_step, **broadcast_object_list(found)[0]})
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Record | None = None, **kwargs: Any) -> None:
         """Take a record of the trainer's logs, and say what is wrong."""
+        known = len(self.history)
         if not self._take(logs or {}, state.global_step):
             return
         if self.path and state.is_world_process_zero:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(self.history[-1]) + "\n")
+                file.writelines(json.dumps(record) + "\n" for record in self.history[known:])
         for alarm in self._new_alarms(state.global_step):
             self.alarms.append(alarm)
             if state.is_world_process_zero:
@@ -167,17 +174,22 @@ class RewardWatch(TrainerCallback):
             "disagreement": logged(f"rewards/{self.proxy}/disagreement"),
         }
         if self.generate:
-            record |= self._judged
-            self._judged = {}
+            for judged in self._judged[:-1]:
+                self._add(judged)
+            record |= {name: value for judged in self._judged[-1:] for name, value in judged.items() if name != "step"}
+            self._judged = []
         else:
             for what, name in (("proxy", self.proxy), ("held_out", self.held_out)):
                 record[what] = logged(f"rewards/{name}/raw_mean", f"rewards/{name}/mean")
                 record[f"{what}_std"] = logged(f"rewards/{name}/raw_std", f"rewards/{name}/std")
+        self._add(record)
+        return True
+
+    def _add(self, record: Mapping[str, float | None]) -> None:
         known_values = {name: value for name, value in record.items() if value is not None and math.isfinite(value)}
         self.history.append(known_values)
         if (gap := gap_of(self.history)) is not None:
             known_values["gap"] = gap
-        return True
 
     # -- alarms
 
@@ -238,6 +250,12 @@ class RewardWatch(TrainerCallback):
             MissingExtraError: matplotlib is not installed.
         """
         return draw(self.history, [alarm.step for alarm in self.alarms], path)
+
+
+def _kept(path: Path, step: int) -> list[Record]:
+    """The records of a file up to a step; none when it is not there."""
+    found = read_history(path) if path.is_file() else []
+    return [{**record, "step": int(record["step"])} for record in found if record.get("step", math.inf) <= step]
 
 
 def _name(reward: Any) -> str:

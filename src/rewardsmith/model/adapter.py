@@ -56,6 +56,18 @@ def stored_head(folder: Path, name: str) -> torch.Tensor | None:
         return tensors.get_tensor(key).float() if key else None
 
 
+def _fit_vocabulary(network: Any, folder: Path) -> None:
+    """As many embeddings as the adapter was trained beside: a chat template may have brought tokens along."""
+    words = network.get_input_embeddings()
+    name = next(name for name, module in network.named_modules() if module is words)
+    with safe_open(folder / "adapter_model.safetensors", framework="pt") as tensors:
+        ends = (f".{name}.weight", f".{name}.base_layer.weight", f".{name}.token_adapter.base_layer.weight")
+        key = next((key for key in tensors.keys() if key.endswith(ends)), None)  # noqa: SIM118
+        rows = tensors.get_slice(key).get_shape()[0] if key else words.weight.shape[0]
+    if rows != words.weight.shape[0]:
+        network.resize_token_embeddings(rows, mean_resizing=False)
+
+
 def write_recipe(folder: Path, network: Any) -> None:
     """Write beside an adapter how its base was brought to 4 bits, if it was: it fits those values and no others."""
     file, made = folder / RECIPE, recipe(network)
@@ -100,6 +112,7 @@ def load_adapted(folder: Path, tokenizer: Any, options: LoadOptions) -> Any:
             f"{folder}: its head has {len(head)} outputs, as training on attributes keeps it; "
             "load the model that the run saved, or its adapter folder"
         )
+    _fit_vocabulary(network, folder)
     try:
         adapted = PeftModel.from_pretrained(network, str(folder))
     except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -120,13 +133,27 @@ def merge(model: Any) -> Any:
     """
     if not is_quantised(model.get_base_model()):
         return model.merge_and_unload()
-    changes = _changes(model)
+    changes, words = _changes(model), _learnt_words(model)
     bare = dequantise(model.unload())
     with torch.no_grad():
+        for name, weight in words.items():
+            bare.get_submodule(name).weight.copy_(weight)
         for name, change in changes.items():
             weight = bare.get_submodule(name).weight
             weight.add_(change.to(weight.dtype))
     return bare
+
+
+def _learnt_words(model: Any) -> dict[str, torch.Tensor]:
+    """Embeddings of which the active adapter learnt some tokens', by their name in the bare network."""
+    from peft.tuners.trainable_tokens import TrainableTokensLayer
+
+    named = model.base_model.model.named_modules()
+    layers = {name: layer for name, layer in named if isinstance(layer, TrainableTokensLayer)}
+    return {
+        name.removesuffix(".token_adapter"): layer.get_merged_weights(layer.active_adapters).detach().clone()
+        for name, layer in layers.items()
+    }
 
 
 def _changes(model: Any) -> dict[str, torch.Tensor]:

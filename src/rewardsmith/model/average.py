@@ -26,6 +26,7 @@ from rewardsmith.model.contract import Contract
 from rewardsmith.model.fingerprint import sha256
 from rewardsmith.model.load import LoadOptions, head_weight, load_network, load_tokenizer
 from rewardsmith.model.reward_model import RewardModel
+from rewardsmith.shaping.pipeline import FILE as SHAPING_FILE
 
 Report = Callable[[int, int], None]  # tensors done, tensors in all
 
@@ -53,8 +54,8 @@ def average(
     """The reward model whose weights are the weighted average of those of ``models``, sealed, not saved.
 
     Tensors are read one by one and averaged in float32, so that memory holds one shard and then the result, however
-    many models there are. Standard errors, ensembles of single heads, process heads and attribute heads do not
-    carry over. Neither do mean, standard deviation and temperature, unless they are the same in all models.
+    many models there are. Standard errors, ensembles of single heads, process heads, attribute heads and
+    shapings do not carry over. Neither do mean, standard deviation and temperature, unless they are the same in all.
 
     Args:
         models: folders or Hugging Face ids, two or more, written by rewardsmith.
@@ -87,7 +88,8 @@ def average(
         raise FileError(f"{scratch}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return model.sealed(**_facts(names, shares, found))
+    shaped = [name for name, folder in zip(names, folders, strict=True) if (folder / SHAPING_FILE).is_file()]
+    return model.sealed(**_facts(names, shares, found, shaped))
 
 
 def scratch_beside(output: Path) -> Path:
@@ -277,8 +279,10 @@ def _open(folder: Path, contract: Contract, trust_remote_code: bool) -> RewardMo
     return model
 
 
-def _facts(names: Sequence[str], shares: Sequence[float], found: Sequence[Contract]) -> dict[str, Any]:
-    """The average's contract, where it is not the first one's."""
+def _facts(
+    names: Sequence[str], shares: Sequence[float], found: Sequence[Contract], shaped: Sequence[str]
+) -> dict[str, Any]:
+    """The average's contract, where it is not the first one's; ``shaped`` are the models that carry a shaping."""
     scale: dict[str, Any] = {"mean": 0.0, "std": 1.0, "temperature": 1.0}
     notes = []
     if all(getattr(one, name) == getattr(found[0], name) for name in scale for one in found):
@@ -290,6 +294,11 @@ def _facts(names: Sequence[str], shares: Sequence[float], found: Sequence[Contra
         notes.append(
             f"the models differ in max_length ({', '.join(map(str, lengths))}): the average takes the smallest, and "
             "shortens longer inputs that some of them read whole"
+        )
+    if shaped:
+        notes.append(
+            f"the shaping saved with {', '.join(shaped)} is not kept, as it was fitted to other rewards than the "
+            "average's: fit one to these with rewardsmith shape"
         )
     training = {
         "method": "average of weights (WARM)",

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from rewardsmith.errors import ModelError
+from rewardsmith.model.fingerprint import sha256
 
 FILE = "reward_posterior.safetensors"
 
@@ -33,6 +34,10 @@ class Posterior:
     def to(self, device: torch.device) -> Posterior:
         """The same on another device."""
         return Posterior(self.center.to(device), self.factor.to(device))
+
+    def sha256(self) -> str:
+        """Of the values."""
+        return sha256(self.center, self.factor)
 
     def write(self, folder: Path) -> None:
         """Write it into a checkpoint folder."""

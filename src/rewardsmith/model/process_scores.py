@@ -132,9 +132,9 @@ def score_steps(
 
     Args:
         prompts: text or messages.
-        responses: equally many; each a list of step texts, or a whole response (text or messages), which is split into
-            lines as for thinking scores.
-        separator: what stands between the steps of a list; None for what the head was trained with.
+        responses: equally many; each a list of step texts, or a whole response (text or messages), which is split at
+            the separator; at line breaks as for thinking scores.
+        separator: what stands between steps; None for what the head was trained with.
         variables: for the chat template, ``{"tools": ..., "kwargs": ...}``.
         budget: positions per forward pass.
 
@@ -178,7 +178,7 @@ def ask_steps(
     placed = place(model.template, prompt, text, rendered, **more)
     if steps is None:
         whole = placed.parts.join()
-        found = [(whole[start:end], end) for start, end, _ in split_steps(placed.parts)]
+        found = [(whole[start:end], end) for start, end, _ in split_steps(placed.parts, separator_of(model, separator))]
     else:
         found = list(zip(steps, _ends(steps, separator_of(model, separator)), strict=True))
     places = tuple(placed.token(end) for _, end in found)

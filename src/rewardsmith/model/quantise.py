@@ -36,8 +36,8 @@ def is_quantised(network: Any) -> bool:
 def same_values_everywhere(network: Any) -> Any:
     """The network, computing with its stored 4-bit values in evaluation as in training; returns it.
 
-    On CPUs with AVX512-BF16 bitsandbytes repacks a layer at its first call in evaluation mode, for speed, and rounds the
-    scales of its blocks to bfloat16: the reward would change between training and scoring, from one kind of CPU to
+    On CPUs with AVX512-BF16 bitsandbytes repacks a layer at its first call in evaluation mode, for speed, and rounds
+    the scales of its blocks to bfloat16: the reward would change between training and scoring, from one kind of CPU to
     another, and between the 4-bit model and the same values merged. It also fails on inputs of fewer than 64 channels.
     """
     for module in network.modules():

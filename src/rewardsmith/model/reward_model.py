@@ -460,8 +460,8 @@ class RewardModel:
             self.backbone.device.type,
             self.backbone.shares,
         )
-        members = self.ensemble.sha256() if self.ensemble else ""
-        settings = (json.dumps(asdict(self.contract), sort_keys=True), _head_sha256(self.head), members, repr(how))
+        heads = [_head_sha256(self.head), *(one.sha256() if one else "" for one in (self.ensemble, self.posterior))]
+        settings = (json.dumps(asdict(self.contract), sort_keys=True), *heads, repr(how))
         return fingerprint(network, dtype_name(self.backbone.dtype), *settings)
 
     def verify(self) -> list[tuple[Golden, float]]:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
+from rewardsmith.thinking.lines import lines_or_sentences
 from rewardsmith.thinking.parse import Thinking
 
 Part = Literal["thinking", "answer"]
-
-_LINE = re.compile(r"\S[^\n]*")
-# A full stop ends a sentence before white space only: 3.5 and x.y are no ends. Chinese and Japanese ones always do.
-_SENTENCE = re.compile(r"\S.*?(?:[.!?]+(?=\s)|[。！？]+|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +23,7 @@ class Step:
         part: whether it is thinking or answer.
         reward: of the response up to the step's end.
         change: from the reward before the step.
+        probability: that the step is right, of a model with a process head.
     """
 
     text: str
@@ -34,13 +32,14 @@ class Step:
     part: Part
     reward: float
     change: float
+    probability: float | None = None
 
 
-def split_steps(parts: Thinking) -> list[tuple[int, int, Part]]:
+def split_steps(parts: Thinking, separator: str = "\n") -> list[tuple[int, int, Part]]:
     """Characters [start, end) of each step of a response, in ``parts.join()``, and the part that it belongs to.
 
     A step is a line that is not blank. Of a stretch of thinking, or of answer, that is a single line, each sentence is
-    one. Tags belong to no step.
+    one. With another ``separator`` a step is what stands between two of these. Tags belong to no step.
 
     Example:
         >>> from rewardsmith.thinking import split_thinking
@@ -52,16 +51,17 @@ def split_steps(parts: Thinking) -> list[tuple[int, int, Part]]:
     for block, (start, end) in zip(parts.blocks, parts.spans, strict=True):
         stretches.append((block.text, start, "thinking"))
         stretches.append((block.after, end + len(block.close), "answer"))
-    return [(start, end, part) for text, at, part in stretches for start, end in _pieces(text, at)]
+    cut = lines_or_sentences if separator == "\n" else partial(_parted, separator=separator)
+    return [(at + start, at + end, part) for text, at, part in stretches for start, end in cut(text)]
 
 
-def _pieces(text: str, at: int) -> Iterator[tuple[int, int]]:
-    lines = [found.span() for found in _LINE.finditer(text)]
-    if len(lines) == 1:
-        ((start, end),) = lines
-        lines = [found.span() for found in _SENTENCE.finditer(text, start, end)]
-    for start, end in lines:
-        yield at + start, at + start + len(text[start:end].rstrip())
+def _parted(text: str, separator: str) -> Iterator[tuple[int, int]]:
+    at = 0
+    for piece in text.split(separator):
+        if bare := piece.strip():
+            start = at + piece.index(bare)
+            yield start, start + len(bare)
+        at += len(piece) + len(separator)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,13 @@ class Curve:
         return min(range(len(self.steps)), key=lambda index: self.steps[index].change) if self.steps else None
 
 
-def curve(start: float | None, found: Sequence[tuple[int, int, Part]], rewards: Sequence[float], text: str) -> Curve:
+def curve(
+    start: float | None,
+    found: Sequence[tuple[int, int, Part]],
+    rewards: Sequence[float],
+    text: str,
+    probabilities: Sequence[float] | None = None,
+) -> Curve:
     """The curve of steps that were read.
 
     Args:
@@ -116,12 +122,13 @@ def curve(start: float | None, found: Sequence[tuple[int, int, Part]], rewards: 
         found: characters and part of each step, as ``split_steps`` gives them.
         rewards: at their ends.
         text: the response.
+        probabilities: that each is right; None without a process head.
     """
-    before = [start, *rewards]
+    before, right = [start, *rewards], probabilities or [None] * len(rewards)
     return Curve(
         start,
         tuple(
-            Step(text[a:b], a, b, part, reward, reward - earlier)  # type: ignore[operator]
-            for (a, b, part), reward, earlier in zip(found, rewards, before, strict=False)
+            Step(text[a:b], a, b, part, reward, reward - earlier, p)  # type: ignore[operator]
+            for (a, b, part), reward, earlier, p in zip(found, rewards, before, right, strict=False)
         ),
     )

@@ -21,6 +21,9 @@ from rewardsmith.types import Message, ScoredResponse, Text
 if TYPE_CHECKING:
     from rewardsmith.model.reward_model import RewardModel
 
+Reading = tuple[ScoredResponse, float | None]
+"""The reward at one place, and the probability that the step which ends there is right (with a process head)."""
+
 # Where tokenizers that parse responses put the thinking, so that no tag is left in the content.
 _PARSED = ("reasoning_content", "reasoning", "thinking")
 
@@ -41,7 +44,7 @@ class ThinkingScore:
             it is unclosed. None without thinking, or when it was cut off to fit the model.
         answer_alone: the reward of the response with its thinking taken out.
         curve: the rewards at the ends of its steps.
-        thinking_tokens, answer_tokens: tokens that begin in the text of either; tags are not counted.
+        thinking_tokens, answer_tokens: tokens that begin in the text of either, cut off or not; tags are not counted.
         repetition: share of the thinking's 4-grams of words that were there before, in [0, 1).
         has_thinking, opened, closed: whether there is thinking, and its opening and closing tag.
     """
@@ -102,6 +105,13 @@ class ThinkingScore:
     def mean_step(self) -> float | None:
         """See :class:`Curve`."""
         return self.curve.mean_step
+
+    @property
+    def process(self) -> tuple[float, ...]:
+        """The probability that each step of the thinking is right; empty without steps or without a process head."""
+        return tuple(
+            step.probability for step in self.steps if step.part == "thinking" and step.probability is not None
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """As plain JSON values, steps included."""
@@ -210,7 +220,8 @@ def ask_thinking(
     alone = None
     if placed.parts.blocks:
         alone = model.render(prompt, _replaced(response, placed.parts.visible.lstrip()), **(variables or {}))
-    found = [(step, placed.token(step[0] + 1), placed.token(step[1])) for step in split_steps(placed.parts)]
+    parted = split_steps(placed.parts, model.contract.process.get("separator", "\n"))
+    found = [(step, placed.token(step[0] + 1), placed.token(step[1])) for step in parted]
     steps = [(step, first, last) for step, first, last in found if first is not None and last is not None]
     end, thinking = len(full.ids) - 1, placed.closing()
     before = max(full.response_start, steps[0][1] - 1) if steps else end
@@ -236,9 +247,9 @@ def score_asked_thinking(
         trees.append(tree_of([item for item, _ in branches], starts))
         wanted += branches
         order += members
-    found: list[list[ScoredResponse]] = [[] for _ in wanted]
-    for number, scored in _read(model, trees, wanted, budget or model.budget):
-        found[number].append(scored)
+    found: list[list[Reading]] = [[] for _ in wanted]
+    for number, reading in _read(model, trees, wanted, budget or model.budget):
+        found[number].append(reading)
     read = iter(found)
     scores: dict[int, ThinkingScore] = {}
     for index in order:
@@ -255,28 +266,32 @@ def _branches(one: AskedThinking) -> Iterator[tuple[Rendered, tuple[int, ...]]]:
 
 def _read(
     model: RewardModel, trees: Sequence[Tree], wanted: Sequence[tuple[Rendered, tuple[int, ...]]], budget: int
-) -> Iterator[tuple[int, ScoredResponse]]:
-    """Number of the response, counted through the trees, and its reward at each of its places, in order."""
+) -> Iterator[tuple[int, Reading]]:
+    """Number of the response, counted through the trees, and what is read at each of its places, in order."""
     pad = model.template.tokenizer.pad_token_id
     for numbers, features in read_places(model.backbone, trees, [places for _, places in wanted], pad, budget):
         rewards = model.rewards(features).tolist()
         model._check_finite(rewards)
         members = model.member_values(features).tolist() if model.ensemble else [None] * len(rewards)
-        for number, reward, error, each in zip(numbers, rewards, model.standard_errors(features), members, strict=True):
+        right = model.process.logits(features).sigmoid().tolist() if model.process else [None] * len(rewards)
+        errors = model.standard_errors(features)
+        for number, reward, error, each, p in zip(numbers, rewards, errors, members, right, strict=True):
             item = wanted[number][0]
-            yield number, ScoredResponse(reward, error, item.truncated, len(item.ids), item.own, each and tuple(each))
+            scored = ScoredResponse(reward, error, item.truncated, len(item.ids), item.own, each and tuple(each))
+            yield number, (scored, p)
 
 
-def _score(one: AskedThinking, read: Sequence[ScoredResponse], alone: ScoredResponse) -> ThinkingScore:
+def _score(one: AskedThinking, read: Sequence[Reading], alone: Reading) -> ThinkingScore:
     placed, parts = one.placed, one.placed.parts
-    thinking, before, *steps = (scored.reward for scored in read[1:])
+    thinking, before, *steps = (scored.reward for scored, _ in read[1:])
+    right = [p for _, p in read[3:] if p is not None]
     text = parts.join()
     return ThinkingScore(
         response=text,
-        scored=read[0],
+        scored=read[0][0],
         thinking=None if placed.closing() is None else thinking,
-        answer_alone=alone.reward,
-        curve=curve(before if steps else None, one.steps, steps, text),
+        answer_alone=alone[0].reward,
+        curve=curve(before if steps else None, one.steps, steps, text, right or None),
         thinking_tokens=sum(placed.count(start, end) for start, end in parts.spans),
         answer_tokens=sum(placed.count(start, end) for start, end in _answers(one)),
         repetition=RepetitionPenalty().share(parts.thinking or ""),

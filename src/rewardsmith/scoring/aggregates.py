@@ -23,6 +23,9 @@ AGGREGATES: dict[str, Aggregate] = {
 }
 
 
+NO_MEMBERS = "needs members: give several models, or one trained with --method head --ensemble K"
+
+
 def check_aggregate(name: str) -> None:
     """Refuse an unknown way to vote.
 

@@ -107,7 +107,7 @@ def group_key(item: ToScore, number: int) -> Any:
 
 
 def numbers(row: Row, item: ToScore, column: str) -> list[float]:
-    """The numbers of a column, one per response; of ``ranks``, where lower is better, minus the ranks.
+    """The numbers of a column, one per response; of ``ranks``, where lower is better, minus the ranks; true is 1.
 
     Raises:
         DataError: missing, not a number, or another count than responses; the file and line are named.
@@ -115,13 +115,13 @@ def numbers(row: Row, item: ToScore, column: str) -> list[float]:
     data = row.data or {}
     try:
         if item.single:
-            values = [fields.number_value(fields.required(data, column), column)]
+            values = [_number(fields.required(data, column), column)]
         else:
             given = fields.json_value(data, column, list)
             if given is None or len(given) != len(item.responses):
                 found = "missing" if given is None else f"{len(given)} numbers"
                 raise DataError(f"{found} for {len(item.responses)} responses; it needs one for each", field=column)
-            values = [fields.number_value(value, f"{column}[{index}]") for index, value in enumerate(given)]
+            values = [_number(value, f"{column}[{index}]") for index, value in enumerate(given)]
     except DataError as error:
         raise DataError(error.message, file=row.source.file, line=row.source.line, field=error.field) from error
     return [-value for value in values] if column == "ranks" else values
@@ -234,6 +234,13 @@ def _column(row: Row, item: ToScore, column: Any, options: ScoreOptions) -> list
         if not options.skip_bad:
             raise
         return [None] * len(item.responses)
+
+
+def _number(value: Any, name: str) -> float:
+    """A finite number; whether something holds counts as 1 or 0, in tables of text as well."""
+    if isinstance(value, str):
+        value = {"true": True, "false": False}.get(value.lower(), value)
+    return float(value) if isinstance(value, bool) else fields.number_value(value, name)
 
 
 def _as_list(reward: Any, count: int) -> list[float | None]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -21,6 +19,7 @@ from rewardsmith.model.reward_model import RewardModel
 from rewardsmith.scoring import row as rows_
 from rewardsmith.scoring import writers
 from rewardsmith.scoring.attribute_columns import value_of
+from rewardsmith.scoring.cells import parsed, per_response
 from rewardsmith.scoring.journal import Journal
 from rewardsmith.scoring.provenance import COLUMN as SCORED_BY
 from rewardsmith.scoring.provenance import warn_of_mismatch
@@ -235,24 +234,13 @@ def _cells(row: Row) -> Mapping[str, Any]:
     """The row's columns; of a table of text (CSV) as the JSON values that they were."""
     data = row.data or {}
     is_text = row.source.file.removesuffix(".gz").endswith((".csv", ".tsv"))
-    return {name: _parsed(value) for name, value in data.items()} if is_text else data
+    return {name: parsed(value) for name, value in data.items()} if is_text else data
 
 
 def _numbers(data: Mapping[str, Any], name: str, count: int) -> list[float]:
     """A column with one number for the row, or one for each response."""
-    value = _parsed(fields.required(data, name))
-    values = list(value) if isinstance(value, list | tuple) else [value] * count
-    if len(values) != count:
-        raise DataError(f"the shaping needs a number for each of the {count} responses, not {value!r:.60}", field=name)
-    return [fields.number_value(one, name) for one in values]
-
-
-def _parsed(value: Any) -> Any:
-    """A cell of a table, which may be text, as the JSON value it was."""
-    if isinstance(value, str):
-        with suppress(ValueError):  # said to be no number where it is used
-            return json.loads(value)
-    return value
+    fields.required(data, name)
+    return [fields.number_value(one, name) for one in per_response(data, name, count)]
 
 
 def chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:

@@ -18,7 +18,7 @@ from rewardsmith.encoding.template import Rendered, coerce
 from rewardsmith.errors import RewardsmithError, UsageError
 from rewardsmith.model.prefixes import PrefixCache, token_bytes
 from rewardsmith.model.reward_model import RewardModel
-from rewardsmith.scoring.aggregates import AGGREGATES, Aggregate, check_aggregate, name_of
+from rewardsmith.scoring.aggregates import AGGREGATES, NO_MEMBERS, Aggregate, check_aggregate, name_of
 from rewardsmith.scoring.ahead import ahead
 from rewardsmith.scoring.cache import Entry, ScoreCache, key_of
 from rewardsmith.scoring.memory import Budget
@@ -289,9 +289,7 @@ def _aggregate(name: str, models: Sequence[RewardModel]) -> Aggregate | None:
     if name == "auto":
         return None
     if models[0].ensemble is None:
-        raise UsageError(
-            f"aggregate {name!r} needs members: give several models, or one trained with --method head --ensemble K"
-        )
+        raise UsageError(f"aggregate {name!r} {NO_MEMBERS}")
     return AGGREGATES[name]
 
 

@@ -45,7 +45,7 @@ def resolve_shaping(shaping: Any, models: Sequence[RewardModel]) -> Pipeline | N
     if pipeline and not pipeline.fitted:
         step = next(step for step in pipeline.steps if not step.fitted)
         raise UsageError(f"{step.name}: not fitted; fit it to rewards of reference responses, save it, give its path")
-    if pipeline:
+    if pipeline and models:
         check_members(pipeline, models)
     return pipeline
 
@@ -68,7 +68,12 @@ def check_members(pipeline: Pipeline, models: Sequence[RewardModel]) -> None:
     Raises:
         UsageError: it does.
     """
-    if "disagreement" in pipeline.needs and len(models) == 1 and models[0].ensemble is None:
+    check_disagreement(pipeline, len(models) > 1 or models[0].ensemble is not None)
+
+
+def check_disagreement(pipeline: Pipeline, votes: bool) -> None:
+    """The same before a model is loaded: ``votes`` says whether there are members."""
+    if "disagreement" in pipeline.needs and not votes:
         raise UsageError(
             "the shaping needs the disagreement of an ensemble: give several models (--with), or one trained with "
             "--ensemble K"

@@ -29,24 +29,30 @@ class ThinkingRow(ScoredResponse):
 
     Args:
         thinking_reward: read where the thinking ends; None without thinking.
+        answer_given_thinking: what the answer adds to that; None without thinking.
         answer_alone: the reward of the response with its thinking taken out.
         contribution: what the thinking adds to that.
         thinking_tokens: between the tags.
         thinking_share: of the tokens of thinking and answer, in [0, 1].
         repetition: share of the thinking's 4-grams that were there before, in [0, 1).
         closed: whether the closing tag is there; False without thinking.
-        min_step: the least reward at the end of a step; None for an empty response.
+        prefilled: whether the opening tag stood in the prompt.
+        min_step, last_step, mean_step: of the rewards at the ends of steps; None for an empty response.
         step_rewards: at the ends of all steps.
     """
 
     thinking_reward: float | None = None
+    answer_given_thinking: float | None = None
     answer_alone: float = 0.0
     contribution: float = 0.0
     thinking_tokens: int = 0
     thinking_share: float = 0.0
     repetition: float = 0.0
     closed: bool = False
+    prefilled: bool = False
     min_step: float | None = None
+    last_step: float | None = None
+    mean_step: float | None = None
     step_rewards: tuple[float, ...] = ()
 
     @classmethod
@@ -55,13 +61,17 @@ class ThinkingRow(ScoredResponse):
         return cls(
             **{field.name: getattr(score.scored, field.name) for field in fields(ScoredResponse)},
             thinking_reward=score.thinking,
+            answer_given_thinking=score.answer_given_thinking,
             answer_alone=score.answer_alone,
             contribution=score.contribution,
             thinking_tokens=score.thinking_tokens,
             thinking_share=score.share,
             repetition=score.repetition,
             closed=score.closed,
+            prefilled=score.prefilled,
             min_step=score.min_step,
+            last_step=score.last_step,
+            mean_step=score.mean_step,
             step_rewards=tuple(score.curve.rewards),
         )
 

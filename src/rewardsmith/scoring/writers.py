@@ -18,8 +18,9 @@ FORMATS = (".jsonl", ".jsonl.gz", ".csv", ".tsv", ".parquet")
 
 # What cannot be told from values that happen to be null in the first rows of a table.
 _TYPES = {"reward": "double", "reward_se": "double", "truncated": "bool", "closed": "bool", "thinking_tokens": "int64"}
+_TYPES |= {"response_tokens": "int64", "prefilled": "bool", "answer_given_thinking": "double"}
 _TYPES |= dict.fromkeys(("thinking_reward", "answer_alone", "contribution", "thinking_share"), "double")
-_TYPES |= dict.fromkeys(("repetition", "min_step", "step_rewards"), "double")
+_TYPES |= dict.fromkeys(("repetition", "min_step", "last_step", "mean_step", "step_rewards"), "double")
 _TYPES |= {"shaped": "double", "saturated": "bool", "scored_by": "string", "disagreement": "double"}
 _PART = 4096  # rows of a parquet row group
 

@@ -81,29 +81,39 @@ class AllAbove(_Combined):
         thresholds: least value of each other reward by its name.
         own: least value of the reward being shaped; None when it has none to reach.
         passed: what a response gets that passes; None: its reward, so that the others only gate it.
-        failed: what the others get.
+        failed: what the others get; None: 0.
 
     Raises:
-        UsageError: a response could lose by a higher reward: passed < failed, or own < failed when passed is None.
+        UsageError: a response could lose by passing: passed < failed; or, when passed is None, own < failed, or neither
+            is given, as rewards may be below 0.
     """
 
     name: ClassVar[str] = "all_above"
     thresholds: Mapping[str, float] = field(default_factory=dict)
     own: float | None = None
     passed: float | None = 1.0
-    failed: float = 0.0
+    failed: float | None = None
 
     def __post_init__(self) -> None:
         self.thresholds = _numbers(self.name, "thresholds", self.thresholds)
         self.own = None if self.own is None else number(self.name, "own", self.own)
         self.passed = None if self.passed is None else number(self.name, "passed", self.passed)
-        self.failed = number(self.name, "failed", self.failed)
+        if self.passed is None and self.own is None and self.failed is None:
+            raise UsageError(
+                f"{self.name}: with passed=None a response may pass with a reward below that of one that fails (0): "
+                "give own, the least reward that passes, or failed, below all rewards"
+            )
+        self.failed = None if self.failed is None else number(self.name, "failed", self.failed)
         least = self.own if self.passed is None else self.passed
-        if least is not None and least < self.failed:
+        if least is not None and least < self._failed:
             what = "own" if self.passed is None else "passed"
             raise UsageError(
-                f"{self.name}: {what} must be >= failed, not {least:g} and {self.failed:g}: passing would cost"
+                f"{self.name}: {what} must be >= failed, not {least:g} and {self._failed:g}: passing would cost"
             )
+
+    @property
+    def _failed(self) -> float:
+        return 0.0 if self.failed is None else self.failed
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -116,7 +126,7 @@ class AllAbove(_Combined):
         for name, least in self.thresholds.items():
             other = context.reward(name, len(values), self.name)
             unknown, holds = unknown | np.isnan(other), holds & (other >= least)
-        shaped = np.where(holds, values if self.passed is None else self.passed, self.failed)
+        shaped = np.where(holds, values if self.passed is None else self.passed, self._failed)
         return np.where(unknown, np.nan, shaped)
 
 

@@ -71,6 +71,11 @@ class Pipeline:
         return SCOPES[max(SCOPES.index(step.scope) for step in self.steps)]
 
     @property
+    def scopes(self) -> frozenset[Scope]:
+        """The scopes of all steps: a wide one hides no other."""
+        return frozenset(step.scope for step in self.steps)
+
+    @property
     def needs(self) -> frozenset[str]:
         """The fields of Context that a call reads."""
         return frozenset().union(*(step.needs for step in self.steps))
@@ -127,6 +132,20 @@ class Pipeline:
         for step in self.steps:
             if isinstance(step, RunningNormalise):
                 step.freeze()
+        return self
+
+    def restore(self, kept: Pipeline) -> Self:
+        """Take over what a pipeline of the same steps has learned.
+
+        Raises:
+            UsageError: it has other steps.
+        """
+        if str(self) != str(kept):
+            raise UsageError(
+                f"the shaping that was kept is {str(kept)!r}, this one is {str(self)!r}; use that one again"
+            )
+        for step, other in zip(self.steps, kept.steps, strict=True):
+            vars(step).update(vars(other))
         return self
 
     def to_dict(self) -> dict[str, Any]:

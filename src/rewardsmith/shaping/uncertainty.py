@@ -18,6 +18,9 @@ class UncertaintyPenalty(Shape):
     A lower confidence bound. Uncertainty-weighted optimisation (Coste et al. 2024, arXiv 2310.02743) subtracts the
     variance; the standard deviation has the unit of the reward, so that one k fits any scale.
 
+    Whoever scores and shapes in one go (``score --shaping``, ``best-of-n``, reward functions) takes the mean by itself
+    where no vote was named; rewards that are there already must be means: ``score --aggregate mean``.
+
     Args:
         k: standard deviations to subtract, >= 0.
     """

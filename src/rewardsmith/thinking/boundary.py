@@ -81,10 +81,26 @@ def thinking_tokens(
         prefilled, tags: as for ``split_thinking``.
     """
     parts = split_thinking(text, prefilled=prefilled, tags=tags)
-    starts: list[int] = []
-    for start, _ in offsets:
-        starts.append(max(start, starts[-1] if starts else 0))  # some tokenizers give (0, 0) to added tokens
+    starts = first_characters(offsets, len(text))
     return _in_tokens(parts, lambda place: bisect_left(starts, place), len(starts))
+
+
+def first_characters(offsets: Sequence[Range], end: int) -> list[int]:
+    """The first character of each token, never falling, from ``return_offsets_mapping``.
+
+    Some tokenizers give (0, 0) to added tokens: one without characters stands before the next one that has some.
+
+    Args:
+        end: length of the text.
+    """
+    starts, highest = [], 0
+    for start, stop in offsets:
+        bare = start == stop and start < highest
+        highest = max(highest, start)
+        starts.append(end if bare else highest)
+    for index in range(len(starts) - 2, -1, -1):
+        starts[index] = min(starts[index], starts[index + 1])
+    return starts
 
 
 def tokenizer_tags(tokenizer: Any) -> Tags | None:

@@ -13,7 +13,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rewardsmith.thinking.phrases import DOUBTS, FILLERS, RATIONALES
 from rewardsmith.thinking.sample import Sample
 
 
@@ -95,11 +94,11 @@ def padding(sample: Sample, rng: random.Random, other: Sample) -> Corrupted:
     """Sentences that say nothing: among the true steps, as many or more; or instead of them, all but the last."""
     *steps, last = sample.steps
     if rng.random() < 0.5:
-        for filler in _some(rng, FILLERS, len(steps) + 1 + rng.randint(1, 4)):
+        for filler in _some(rng, sample.phrases.fillers, len(steps) + 1 + rng.randint(1, 4)):
             # Never after the last step, so that the thinking still ends in its result.
             steps.insert(rng.randint(0, len(steps)), filler)
         return Corrupted(sample.response([*steps, last], sample.answer))
-    fillers = _filled(sample, [], _some(rng, FILLERS), sample.size * rng.uniform(0.6, 0.9), [last])
+    fillers = _filled(sample, [], _some(rng, sample.phrases.fillers), sample.size * rng.uniform(0.6, 0.9), [last])
     return Corrupted(sample.response([*fillers, last], sample.answer), sample.first)
 
 
@@ -110,10 +109,10 @@ def unrelated(sample: Sample, rng: random.Random, other: Sample) -> Corrupted:
 
 def rationalised(sample: Sample, rng: random.Random, other: Sample) -> Corrupted:
     """The answer is given away first; what follows only says that it must be so. The answer is right."""
-    verdict = rng.choice(("I know it at once: {}", "It can only be this: {}", "{} That is what I will say."))
+    verdict = rng.choice(sample.phrases.verdicts)
     short = re.sub(r"\s+", " ", sample.answer).strip()
     first = verdict.format(short if len(short) <= 120 else short[:120].rsplit(" ", 1)[0] + " ...")
-    steps = _filled(sample, [first], _some(rng, RATIONALES), sample.size * rng.uniform(0.8, 1.2))
+    steps = _filled(sample, [first], _some(rng, sample.phrases.rationales), sample.size * rng.uniform(0.8, 1.2))
     return Corrupted(sample.response(steps, sample.answer), sample.first)
 
 
@@ -121,10 +120,12 @@ def self_doubt(sample: Sample, rng: random.Random, other: Sample) -> Corrupted:
     """Doubt without a reason, then the right answer: after true steps, or instead of most of them."""
     if rng.random() < 0.5:
         at = rng.randint(1, len(sample.steps))
-        steps = [*sample.steps[:at], *_some(rng, DOUBTS, rng.randint(2, 4)), *sample.steps[at:]]
+        steps = [*sample.steps[:at], *_some(rng, sample.phrases.doubts, rng.randint(2, 4)), *sample.steps[at:]]
     else:
         at = rng.randint(0, max(0, len(sample.steps) - 3))
-        steps = _filled(sample, list(sample.steps[:at]), _some(rng, DOUBTS), sample.size * rng.uniform(0.6, 0.95))
+        steps = _filled(
+            sample, list(sample.steps[:at]), _some(rng, sample.phrases.doubts), sample.size * rng.uniform(0.6, 0.95)
+        )
     return Corrupted(sample.response(steps, sample.answer), sample.first + at)
 
 
@@ -143,7 +144,7 @@ def _bare_answer(sample: Sample, rng: random.Random) -> str:
     if rng.random() < 0.5:
         return answer
     room, talk = len(sample.good) * rng.uniform(1.0, 1.2), ""
-    for filler in _some(rng, FILLERS):
+    for filler in _some(rng, sample.phrases.fillers):
         talk += filler + " "
         if len(talk) + len(answer) >= room:
             break

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from rewardsmith.errors import UsageError
 from rewardsmith.thinking.corruptions import CORRUPTIONS, NEEDS_TRUTH
+from rewardsmith.thinking.lines import first_unlike
 from rewardsmith.thinking.pairs import ThinkingPair, known_corruptions
 from rewardsmith.thinking.parse import split_thinking
 from rewardsmith.thinking.sample import Sample, sample_of_text
@@ -97,7 +98,7 @@ def corrupted_pairs(
     for index in range(n):
         turn, place = divmod(index, len(usable))
         name = names[(place + turn) % len(names)]
-        made.append(_corrupted(*usable[place], name, usable, rng, f"corrupted/{name}/{seed}-{index}"))
+        made.append(_corrupted(*usable[place], name, usable, rng, f"corrupted/{name}/{seed}-{index}", tags))
     return made
 
 
@@ -119,7 +120,13 @@ def text_of(text: Text) -> str:
 
 
 def _corrupted(
-    prompt: Text, sample: Sample, name: str, usable: list[tuple[Text, Sample]], rng: random.Random, id: str
+    prompt: Text,
+    sample: Sample,
+    name: str,
+    usable: list[tuple[Text, Sample]],
+    rng: random.Random,
+    id: str,
+    tags: Tags | None,
 ) -> ThinkingPair:
     others = [other for _, other in rng.sample(usable, min(6, len(usable))) if other.prompt != sample.prompt]
     other = min(others, key=lambda one: abs(one.size - sample.size), default=None)
@@ -128,4 +135,7 @@ def _corrupted(
     if other is None:
         raise UsageError("all responses are to one prompt; unrelated thinking needs another")
     bad = CORRUPTIONS[name](sample, rng, other)
-    return ThinkingPair(Comparison(prompt, (sample.good, bad.response), subset=name, id=id), corrupted_step=bad.line)
+    both = (sample.good, bad.response)
+    thoughts = (split_thinking(text, tags=tags).thinking or "" for text in both)
+    step = None if bad.line is None else first_unlike(*thoughts)
+    return ThinkingPair(Comparison(prompt, both, subset=name, id=id), corrupted_step=step)

@@ -10,6 +10,7 @@ from typing import Any
 from rewardsmith.errors import UsageError
 from rewardsmith.thinking.corruptions import CORRUPTIONS, FORMER_NAMES
 from rewardsmith.thinking.parse import split_thinking
+from rewardsmith.thinking.phrases import ALL, Phrases
 from rewardsmith.thinking.problems import DIFFICULTIES, FAMILIES, USUAL, Problem, draw_problem
 from rewardsmith.thinking.sample import Sample, sample_of_problem
 from rewardsmith.thinking.style import style_of
@@ -31,8 +32,8 @@ class ThinkingPair:
         comparison: responses ``(good, corrupted)``; the corruption is its ``subset``.
         family: key of ``FAMILIES``; None for pairs made from a user's data.
         difficulty: of the problem, 1 to 5; None for a user's data.
-        corrupted_step: 0-based index, among the rejected response's lines of thinking that are not blank, of the first
-            bad one; None when no single line is bad.
+        corrupted_step: 0-based index, among the lines of the rejected response's thinking that are not blank, of the
+            first bad one; among its sentences where it is a single line (a user's data). None when no single one is.
     """
 
     comparison: Comparison
@@ -85,6 +86,7 @@ def synthesize(
     families: Sequence[str] | None = None,
     corruptions: Sequence[str] | None = None,
     difficulties: Sequence[int] = USUAL,
+    phrases: Phrases = ALL,
 ) -> list[ThinkingPair]:
     """Makes ``n`` pairs whose labels are known from how they were made.
 
@@ -94,6 +96,7 @@ def synthesize(
         families: keys of ``FAMILIES``; all by default.
         corruptions: keys of ``CORRUPTIONS``; all by default.
         difficulties: from 1 to 5; drawn with equal odds.
+        phrases: what corruptions may say; ``phrases.halves()`` gives training and test different ones.
 
     Returns:
         Comparisons with the question as prompt, responses ``(good, corrupted)``, the corruption as ``subset`` and an
@@ -120,8 +123,8 @@ def synthesize(
         rng.shuffle(kinds)
         for family, corruption in kinds[: n - len(pairs)]:
             problem = _fresh(family, corruption, seen, rng, difficulties)
-            made = _pair(problem, corruption, kinds, rng, id=f"thinking/{family}/{corruption}/{seed}-{len(pairs)}")
-            pairs.append(made)
+            name = f"thinking/{family}/{corruption}/{seed}-{len(pairs)}"
+            pairs.append(_pair(sample_of_problem(problem, phrases=phrases), problem, corruption, kinds, rng, name))
     return pairs
 
 
@@ -215,8 +218,9 @@ def _fresh(
     raise UsageError(f"no new {family} question in {TRIES} draws; ask for fewer pairs or for more families")
 
 
-def _pair(problem: Problem, corruption: str, kinds: list[tuple[str, str]], rng: random.Random, id: str) -> ThinkingPair:
-    sample = sample_of_problem(problem)
+def _pair(
+    sample: Sample, problem: Problem, corruption: str, kinds: list[tuple[str, str]], rng: random.Random, id: str
+) -> ThinkingPair:
     others = [_other(problem, kinds, rng) for _ in range(OTHERS if corruption == "unrelated" else 1)]
     other = min(others, key=lambda one: abs(one.size - sample.size))
     bad = CORRUPTIONS[corruption](sample, rng, other)

@@ -196,6 +196,19 @@ def split_thinking(text: str, *, prefilled: bool = False, tags: Tags | None = No
     return Thinking(text[: first.start] if first.opens else "", tuple(_blocks(scan, first)), first.tags)
 
 
+def count_tags(text: str, tags: Tags) -> tuple[int, int]:
+    """How many opening and closing tags of a family stand in a text, quoted ones too.
+
+    Where a longer spelling begins with a shorter one, the longer one is meant.
+
+    Example:
+        >>> count_tags("<|channel>thought\\n2 + 2<channel|>4", FAMILIES["gemma"])
+        (1, 1)
+    """
+    opens = [mark.opens for mark in _marks(text, (tags,))]
+    return sum(opens), len(opens) - sum(opens)
+
+
 def _first(scan: _Scan, *, quoted: bool) -> _Mark | None:
     """The tag that begins the first block: an opening one, or a closing one whose opening tag is in the prompt."""
     opened: set[str] = set()

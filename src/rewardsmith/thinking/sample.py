@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rewardsmith.thinking.parse import CLOSE, OPEN, split_thinking
+from rewardsmith.thinking.phrases import ALL, Phrases
 from rewardsmith.thinking.problems import Problem
 from rewardsmith.thinking.style import Style, style_of
 from rewardsmith.thinking.tags import Tags
@@ -46,6 +47,7 @@ class Sample:
         opening, closing: first and last line of the thinking, which are no steps; ``""`` for none.
         bullet: how a step is written, with ``{step}`` and perhaps ``{number}``.
         slips: known ways to get it wrong; empty when nobody knows the truth.
+        phrases: what a corruption may say.
     """
 
     prompt: str
@@ -58,6 +60,7 @@ class Sample:
     closing: str = ""
     bullet: str = "{step}"
     slips: tuple[Wrong, ...] = ()
+    phrases: Phrases = ALL
 
     @property
     def first(self) -> int:
@@ -85,12 +88,13 @@ class Sample:
         return len(self.thinking(self.steps))
 
 
-def sample_of_problem(problem: Problem, style: Style | None = None) -> Sample:
+def sample_of_problem(problem: Problem, style: Style | None = None, phrases: Phrases = ALL) -> Sample:
     """A problem's true derivation and its slips.
 
     Args:
         problem: question, steps, answer, slips.
         style: how the response is dressed; by default as it belongs to the question.
+        phrases: what a corruption of it may say.
     """
     style = style or style_of(problem)
 
@@ -107,6 +111,7 @@ def sample_of_problem(problem: Problem, style: Style | None = None) -> Sample:
         closing=closing,
         bullet=style.bullet,
         slips=slips,
+        phrases=phrases,
     )
 
 

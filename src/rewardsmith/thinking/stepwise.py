@@ -17,9 +17,11 @@ CORRUPTIONS = ("wrong_step_wrong_answer", "wrong_step_right_answer")
 def stepwise(pair: ThinkingPair, tags: Tags | None = None) -> tuple[Stepwise, Stepwise]:
     """The good and the corrupted response of a pair, a step a line of thinking and one for the answer.
 
-    The lines before the wrong one are right. From it on they are wrong where they follow from it, as the wrong answer
-    does. Where what follows passes over it (``wrong_step_right_answer``), nobody can say what they are worth: those
-    have no label. Tags stand with the lines beside them, so that the steps joined by line breaks are the response.
+    The lines before the wrong one are right. After it, a line is wrong where it follows from the wrong one, as the
+    wrong answer does, and right where the slip left it as it was: it then names no wrong result, and is as true as in
+    the true derivation. Where what follows passes over the wrong line (``wrong_step_right_answer``), nobody can say
+    what true results are worth that contradict what stands before them: those have no label. Tags stand with the lines
+    beside them, so that the steps joined by line breaks are the response.
 
     Raises:
         UsageError: a corruption of which no line is known to be the first wrong one.
@@ -28,8 +30,9 @@ def stepwise(pair: ThinkingPair, tags: Tags | None = None) -> tuple[Stepwise, St
     if item.subset not in CORRUPTIONS or wrong is None:
         raise UsageError(f"corruption {item.subset!r} has no labels for steps; known are {', '.join(CORRUPTIONS)}")
     good, bad = (_steps(split_thinking(str(text), tags=tags)) for text in item.responses)
-    after = 0.0 if item.subset == "wrong_step_wrong_answer" else None
-    labels = (*(1.0,) * wrong, 0.0, *(after,) * (len(bad) - wrong - 1))
+    passes_over = item.subset == "wrong_step_right_answer"
+    after = (None if passes_over else float(step == true) for step, true in zip(bad, good, strict=True))
+    labels = (*(1.0,) * wrong, 0.0, *list(after)[wrong + 1 :])
     assert isinstance(item.prompt, str)
     return (
         Stepwise(item.prompt, good, (1.0,) * len(good), id=f"{item.id}/good"),

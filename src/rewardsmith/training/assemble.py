@@ -312,7 +312,9 @@ def language_head(found: Assembled, *, causal: bool) -> torch.Tensor:
     """
     network = found.network
     if found.new_tokens:
-        raise UsageError("language_model_coefficient: the template of chat_template_path adds tokens that the base cannot write")
+        raise UsageError(
+            "language_model_coefficient: the template of chat_template_path adds tokens that the base cannot write"
+        )
     if not causal:
         raise UsageError("language_model_coefficient: an encoder predicts no next word; use it with a decoder")
     if network.config.get_text_config().tie_word_embeddings:
@@ -336,7 +338,7 @@ def reward_model_around(found: Assembled, args: RewardConfig, dataset: Any) -> R
 
 
 def template_for(model: RewardModel, dataset: Any, name: str) -> Template:
-    """How a data set is rendered: text pairs are joined, messages take the chat template, whatever the training data are.
+    """How a data set is rendered: text pairs joined, messages by the chat template, whatever the training data are.
 
     Comparisons and other shapes are rendered as the training data, as they will be scored.
 
@@ -352,7 +354,9 @@ def template_for(model: RewardModel, dataset: Any, name: str) -> Template:
     if mode == own.mode:
         return own
     if not model.backbone.causal:
-        raise UsageError(f"{name} data: an encoder wants them in the same format as the training data, text or messages")
+        raise UsageError(
+            f"{name} data: an encoder wants them in the same format as the training data, text or messages"
+        )
     return replace(own, mode=mode)
 
 

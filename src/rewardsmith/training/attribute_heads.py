@@ -91,7 +91,7 @@ def learn_mix(model: RewardModel, heads: AttributeHeads, rows: Any, seed: int = 
     trees = [tree(row) for row in listed]
     rewards = np.zeros((sum(len(one.branches) for one in trees), len(heads.names)))
     heads = heads.to(model.backbone.device)
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast(model.backbone.device.type, enabled=False):
         for places, features in model.read(trees):
             rewards[places] = heads.rewards(features[0]).double().cpu().numpy()
     fit = bradley_terry.fit(rewards, pairs_of_rows(listed, trees), RIDGE)

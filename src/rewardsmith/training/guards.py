@@ -42,7 +42,9 @@ def check_length(args: RewardConfig) -> None:
     if args.max_steps == 0 or args.max_steps < -1:
         raise UsageError(f"max_steps {args.max_steps}: nothing would be trained; at least 1, or -1 to count epochs")
     if args.max_steps < 0 and not args.num_train_epochs > 0:
-        raise UsageError(f"num_train_epochs {args.num_train_epochs:g}: nothing would be trained; must be greater than 0")
+        raise UsageError(
+            f"num_train_epochs {args.num_train_epochs:g}: nothing would be trained; must be greater than 0"
+        )
 
 
 def _comparisons(dataset: Any) -> bool:

@@ -43,11 +43,12 @@ class MeasuresComparisons(Trainer):
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """As ``Trainer._save_checkpoint``, with what is not logged yet, which transformers forgets."""
-        loss = self.accelerator.reduce(self._tr_loss.detach().clone(), "mean")
+        pending: Any = self._tr_loss
+        loss: Any = self.accelerator.reduce(pending.detach().clone(), "mean")
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial=None)) / f"checkpoint-{self.state.global_step}"
             folder.mkdir(parents=True, exist_ok=True)
-            state = {"loss": float(loss), "last_logged": self._globalstep_last_logged}  # type: ignore[arg-type]
+            state = {"loss": float(loss), "last_logged": self._globalstep_last_logged}
             with atomic_writer(folder / _UNLOGGED) as file:
                 file.write(json.dumps({**state, "metrics": self._metrics["train"].state()}).encode())
         super()._save_checkpoint(*args, **kwargs)
@@ -83,7 +84,8 @@ class MeasuresComparisons(Trainer):
         """Loss of a batch, rewards [N, K] with -100 for responses a comparison lacks, and labels [N] of zeros."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad():
-            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+            both: Any = self.compute_loss(model, inputs, return_outputs=True)
+        loss, outputs = both
         counts = torch.cat([torch.bincount(one["labels"]["comparison"]) for one in passes(inputs)]).tolist()
         self._flush("eval")
         if prediction_loss_only:
@@ -105,7 +107,7 @@ class MeasuresComparisons(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with the metrics since the last log when training."""
-        if self.model.training:
+        if self.model.training:  # type: ignore[union-attr]
             found = self._metrics["train"].result()
             for name in ("loss", "tokens"):
                 found.pop(name, None)

@@ -221,6 +221,21 @@ def estimate(
     return Memory(weights, adapters, gradients, moments, kept + max(copies, block), mask, overhead, 0, total)
 
 
+def language_model(vocabulary: int, hidden: int, tokens: int, *, compute: int, stored: int) -> int:
+    """Bytes that the language-model loss adds to the peak.
+
+    Its matrix, V d in ``stored`` bytes, and in ``compute`` ones where products are in those; and of a chunk of tokens
+    the logits and their gradient in ``compute`` bytes, and in float32 the logits, their logarithms and their gradient:
+    V (2 c + 12).
+
+    Args:
+        vocabulary, hidden: V and d.
+        tokens: of a chunk.
+    """
+    copy = 0 if stored == compute else compute
+    return vocabulary * (hidden * (stored + copy) + tokens * (2 * compute + 12))
+
+
 def activations(
     shape: Shape, method: Method, numbers: Numbers, forward: Pass, checkpointing: bool
 ) -> tuple[int, int, int]:

@@ -15,7 +15,7 @@ logger = logging.getLogger("rewardsmith")
 
 # No network, no token, no right to write, no such name. HfHubHTTPError's first base is that of the hub's HTTP library,
 # of which a failed connection is another child; which library that is differs between versions of the hub.
-HUB_ERRORS = (OSError, HfHubHTTPError.__bases__[0], HFValidationError)
+HUB_ERRORS: tuple[type[Exception], ...] = (OSError, HfHubHTTPError.__bases__[0], HFValidationError)  # type: ignore[assignment]
 
 
 class SavesBeforePushing(Trainer):

@@ -11,10 +11,11 @@ from rewardsmith.encoding.tree import build
 from rewardsmith.errors import ModelError
 from rewardsmith.model.hardware import dtype_name
 from rewardsmith.training.collator import TreeCollator
-from rewardsmith.training.memory import DTYPE_BYTES
+from rewardsmith.training.memory import DTYPE_BYTES, language_model
 from rewardsmith.training.plan import need
 from rewardsmith.training.rows import RowCount, sequences
 from rewardsmith.training.shape import shape_from_config
+from rewardsmith.training.words import TOKENS
 from rewardsmith.training.workload import Settings
 
 if TYPE_CHECKING:
@@ -120,4 +121,8 @@ def expected_memory(trainer: RewardTrainer, rows: Sequence[Mapping[str, Any]]) -
         device=args.device.type,
     )
     found, _ = need(shape, sizes, settings, method)
-    return found.total
+    if (words := trainer._words) is None:
+        return found.total
+    said = min(TOKENS, args.train_batch_size * max(branch for _, *branches in sizes for branch in branches))
+    kinds = {"compute": DTYPE_BYTES[settings.dtype], "stored": words.element_size()}
+    return found.total + language_model(words.shape[0], words.shape[1], said, **kinds)

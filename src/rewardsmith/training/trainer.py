@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import sys
 from collections.abc import Callable
@@ -20,7 +21,14 @@ from rewardsmith.model.quiet import quiet_transformers
 from rewardsmith.model.reward_model import RewardModel
 from rewardsmith.training import attribute_heads, guards, losses, objective
 from rewardsmith.training.adapted_head import active_head, set_rate
-from rewardsmith.training.assemble import add_adapters, assemble, language_head, short_name, template_for, without_dropout
+from rewardsmith.training.assemble import (
+    add_adapters,
+    assemble,
+    language_head,
+    short_name,
+    template_for,
+    without_dropout,
+)
 from rewardsmith.training.assemble import reward_model_around as around
 from rewardsmith.training.attributes import LEARNED, given_mix
 from rewardsmith.training.collator import TreeCollator
@@ -322,10 +330,11 @@ class RewardTrainer(MeasuresComparisons, SavesBeforePushing):
         transformers takes the mean over these batches, so each divides its sum by the mean of their numbers of tokens.
         """
         batches, count = super().get_batch_samples(*args, **kwargs)
-        parts = [one["passes"] for one in batches if self._words is not None and "passes" in one]
-        share = sum(passes[0]["language_share"] for passes in parts) / max(1, len(parts))
-        for one in (one for passes in parts for one in passes):
-            one["language_share"] = share
+        if self._words is not None:
+            parts = [one["passes"] for one in batches if "passes" in one]
+            share = sum(part[0]["language_share"] for part in parts) / max(1, len(parts))
+            for one in itertools.chain.from_iterable(parts):
+                one["language_share"] = share
         return batches, count
 
     def _same_share(self, passes: list[Any]) -> list[Any]:

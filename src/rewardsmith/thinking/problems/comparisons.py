@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from fractions import Fraction
 
-from rewardsmith.thinking.problems.problem import Problem, Work, show, solve
+from rewardsmith.thinking.problems.problem import Problem, Unclean, Work, show, solve
 from rewardsmith.thinking.problems.words import ITEMS, NAMES, two
 
 
@@ -30,6 +30,8 @@ def _products(rng: random.Random, difficulty: int) -> Problem:
         work.write(f"The first is {left} = {one}.")
         other = work.result(c * d)
         work.write(f"The second is {right} = {other}.")
+        if one == other:
+            raise Unclean("after the slip neither is larger")
         first = work.result((one > other) == larger, [(one > other) != larger])
         picked = left if first else right
         work.write(f"{one if first else other} is {word} than {other if first else one}, so it is {picked}.")
@@ -56,7 +58,9 @@ def _prices(rng: random.Random, difficulty: int) -> Problem:
             price = work.result(total / count)
             work.write(f"From {name}, one costs {show(total)} / {count} = {show(price)} dollars.")
             prices.append(price)
-        own = work.result(prices[0] < prices[1], [prices[0] >= prices[1]])
+        if prices[0] == prices[1]:
+            raise Unclean("after the slip neither is cheaper")
+        own = work.result(prices[0] < prices[1], [prices[0] > prices[1]])
         low, high = prices if own else prices[::-1]
         work.write(f"{show(low)} is less than {show(high)}, so it is {first if own else second}.")
         return first if own else second
@@ -89,6 +93,8 @@ def _heights(rng: random.Random, difficulty: int) -> Problem:
             work.write(f"{name} is {known[-1]} {'+' if gap > 0 else '-'} {abs(gap)} = {height} cm tall.")
             known.append(height)
         ranked = sorted(zip(known, people, strict=True), reverse=tallest)
+        if ranked[0][0] == ranked[1][0]:
+            raise Unclean(f"after the slip two are the {word}")
         _, name = work.result(ranked[0], [ranked[1]])
         work.write(f"Of {', '.join(map(str, known))} cm, the {word} is {name}.")
         return name

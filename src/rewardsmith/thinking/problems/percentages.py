@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from fractions import Fraction
 
-from rewardsmith.thinking.problems.problem import Problem, Work, show, solve
+from rewardsmith.thinking.problems.problem import Problem, Unclean, Work, show, solve
 from rewardsmith.thinking.problems.words import ITEMS
 
 
@@ -49,6 +49,8 @@ def _share(rng: random.Random, difficulty: int) -> Problem:
         rest = work.result(whole - part)
         work.write(f"Not {kind} are {whole} - {part} = {rest} {item}.")
         share = work.result(Fraction(100 * rest, whole))
+        if not 0 < share < 100:
+            raise Unclean("after the slip it is none, or more than all")
         work.write(f"As a percentage: {rest} * 100 / {whole} = {show(share)}.")
         work.write(f"So it is {show(share)} percent.")
         return f"{show(share)} percent"

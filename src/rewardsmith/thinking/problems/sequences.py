@@ -39,7 +39,7 @@ def _steady(rng: random.Random, difficulty: int) -> Problem:
 
 
 def _ratio(rng: random.Random, difficulty: int) -> Problem:
-    first, ratio, more = rng.randint(1, 30), rng.randint(2, 4), difficulty + 1
+    first, ratio, more = rng.randint(1, 30), rng.randint(2, 5), difficulty + 1
     terms = [first * ratio**k for k in range(3)]
     question = (
         f"In the sequence {', '.join(map(str, terms))}, ... every term is the one before times the same number. "
@@ -47,7 +47,7 @@ def _ratio(rng: random.Random, difficulty: int) -> Problem:
     )
 
     def derive(work: Work) -> str:
-        factor = work.result(ratio, [ratio + 1, ratio + 2])
+        factor = work.result(ratio, [near for near in (ratio + 1, ratio - 1) if 2 <= near <= 5])
         work.write(f"The factor is {terms[1]} / {terms[0]} = {factor}.")
         term = terms[2]
         for place in range(4, 4 + more):

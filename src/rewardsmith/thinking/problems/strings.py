@@ -15,10 +15,10 @@ def strings(rng: random.Random, difficulty: int) -> Problem:
     return rng.choice((_reverse, _count, _initials, _replace, _sort))(rng, difficulty)
 
 
-def _garbled(text: str) -> list[str]:
-    """Plausible misspellings of the same length: two neighbours swapped, one letter changed."""
+def _garbled(text: str, letters: str = "ea") -> list[str]:
+    """Plausible misspellings of the same length: two neighbours swapped, the last letter changed to one of two."""
     swapped = [text[:at] + text[at + 1] + text[at] + text[at + 2 :] for at in range(len(text) - 1)]
-    changed = [text[:-1] + ("e" if text[-1:] != "e" else "a")]
+    changed = [text[:-1] + letters[text.endswith(letters[0])]]
     return [wrong for wrong in (*swapped[1:3], *swapped[-2:], *changed) if wrong != text]
 
 
@@ -37,7 +37,7 @@ def _reverse(rng: random.Random, difficulty: int) -> Problem:
         back = work.result(word[::-1], _garbled(word[::-1]))
         work.write(f"'{word}' backwards is '{back}'.")
         right = "".join(letter for letter in back if letter not in VOWELS) if drop else back[:4]
-        left = work.result(right, _garbled(right))
+        left = work.result(right, _garbled(right, "tn" if drop else "ea"))
         work.write(f"{'Without its vowels' if drop else 'Its first four letters:'} '{back}' gives '{left}'.")
         return f"'{left}'"
 

@@ -46,9 +46,9 @@ def _filter(rng: random.Random, difficulty: int) -> Problem:
     def derive(work: Work) -> str:
         right = [number for number in numbers if number % divisor == 0]
         # A slip loses one of the numbers that count, or takes one too many.
-        others = [number for number in numbers if number % divisor]
+        others = [at for at, number in enumerate(numbers) if number % divisor]
         mistakes = [right[:at] + right[at + 1 :] for at in range(len(right)) if len(right) > 1]
-        mistakes += [[*right, other] for other in others]
+        mistakes += [[n for at, n in enumerate(numbers) if n % divisor == 0 or at == other] for other in others]
         kept = work.result(right, mistakes)
         work.write(f"Divisible by {divisor} are {', '.join(map(str, kept))}.")
         total = work.result(sum(kept))
