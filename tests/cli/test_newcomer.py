@@ -12,8 +12,8 @@ from rewardsmith.cli import console
 from rewardsmith.errors import UsageError
 from rewardsmith.model import contract as contracts
 from rewardsmith.training import finetune, settings
-from rewardsmith.training.record import _without_secrets
 from rewardsmith.training.run_folder import RunFolder
+from rewardsmith.training.settings import without_secrets
 from tests.cli.conftest import pairs, save
 
 
@@ -108,7 +108,7 @@ def test_resuming_names_the_settings_that_differ(tmp_path) -> None:
 
 def test_tokens_of_the_hub_are_not_published() -> None:
     given = {"model_init_kwargs": {"token": "hf_x", "dtype": "bfloat16"}, "tokens_per_forward": 3, "report_to": ["a"]}
-    assert _without_secrets(given) == {**given, "model_init_kwargs": {"dtype": "bfloat16"}}
+    assert without_secrets(given) == {**given, "model_init_kwargs": {"dtype": "bfloat16"}}
 
 
 def test_merging_models_of_other_lengths_and_adapters(cli, bases, model, tmp_path) -> None:

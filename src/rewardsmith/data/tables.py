@@ -48,6 +48,9 @@ _MEANING = {
     "first-turn": "prompt that starts with the assistant",
     "empty-turn": "earlier turn without text",
     "empty-reply": "assistant turn without text, judged as silence",
+    "no-steps": "response without steps",
+    "no-label": "steps without labels",
+    "bad-steps": "text that does not part into labelled steps",
     "unread-prompts": "rows of --against that could not be compared",
 }
 
