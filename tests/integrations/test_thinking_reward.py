@@ -51,11 +51,19 @@ def call(reward: ThinkingReward, log: Log | None = None, step: int = 0, **column
     )
 
 
+def test_thinking_that_never_ends_is_not_paid_for_an_empty_answer(model) -> None:
+    generous = parse("clip(low=3, high=4)")  # every answer, an empty one too, is worth 3 at least
+    rewards = call(ThinkingReward(model, shaping=generous, thinking_weight=0.5))
+    assert rewards[-1] == -1.0 - 0.5
+    assert min(rewards[:-1]) > 0
+
+
 def by_hand(model, *, w_a=1.0, w_t=0.5, unformed=-1.0, free=512, price=0.001, limit=1.0, t=float, a=float) -> list:
     found = []
     for score in score_thinking(model, PROMPTS, COMPLETIONS):
         formed = score.closed and score.thinking_tokens and score.answer_tokens
         answer = a(score.answer_alone)
+        answer = answer if score.answer_tokens else min(answer, unformed)
         thinking = t(score.thinking) if formed else unformed
         trust = math.exp(min(0, thinking * answer)) if formed and thinking > 0 else 1
         cost = min(limit, price * max(0, score.thinking_tokens - free))
@@ -88,7 +96,9 @@ def test_text_messages_and_calls_by_hand_agree(model) -> None:
 
 def test_answer_overall_pays_for_the_whole_response(model) -> None:
     rewards = call(ThinkingReward(model, answer="overall", thinking_weight=0))
-    assert rewards == pytest.approx([score.overall for score in score_thinking(model, PROMPTS, COMPLETIONS)], abs=1e-4)
+    scores = score_thinking(model, PROMPTS, COMPLETIONS)
+    expected = [score.overall if score.answer_tokens else min(score.overall, -1.0) for score in scores]
+    assert rewards == pytest.approx(expected, abs=1e-4)
 
 
 def test_trust_falls_only_where_thinking_and_answer_disagree(model) -> None:
@@ -207,7 +217,8 @@ def test_parts_are_shaped_each_with_its_own(model) -> None:
     clipped = ThinkingReward(model, "clip(low=-1, high=1)", per_token=0)
     assert max(abs(value) for value in call(clipped)) <= 1.5
     group = ThinkingReward(model, "group_zscore", thinking_shaping="clip(high=0)")
-    expected_a = parse("group_zscore")([score.answer_alone for score in scores], Context(groups=[0] * 6))
+    expected_a = list(parse("group_zscore")([score.answer_alone for score in scores], Context(groups=[0] * 6)))
+    expected_a[-1] = min(expected_a[-1], -1.0)  # it has no answer
     log = Log()
     call(group, log)
     assert log.columns[f"{group.__name__}/answer"] == pytest.approx(expected_a, abs=1e-4)

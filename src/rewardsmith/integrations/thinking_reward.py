@@ -88,7 +88,7 @@ class ThinkingReward(TrainerFunction):
         thinking_weight, answer_weight: >= 0, not both 0.
         answer: ``alone``: A is the reward of the answer without its thinking, which no thinking can raise. ``overall``:
             of the whole response.
-        unformed: T of a completion without the form, in shaped units, finite.
+        unformed: T of a completion without the form, and the most that A is without an answer, in shaped units, finite.
         anneal: ``cosine``, ``linear`` or ``none``, over the trainer's ``max_steps``.
         anneal_to: share of the thinking's weight that is left at the end, in [0, 1].
         free_tokens: tokens of thinking, of the reward model's tokenizer, that cost nothing, >= 0.
@@ -237,7 +237,11 @@ class ThinkingReward(TrainerFunction):
         thinking = dict(zip(formed, shaped, strict=True))
         every = list(range(len(scores)))
         raw = [score.answer_alone if self.answer == "alone" else score.overall for score in scores]
-        answers = _shape(self.answer_shaping, raw, scores, groups, every)
+        answers = list(_shape(self.answer_shaping, raw, scores, groups, every))
+        # Thinking without an end has no answer, and what a model makes of an empty one must not pay.
+        for place, score in enumerate(scores):
+            if not score.answer_tokens:
+                answers[place] = min(answers[place], self.unformed)
         return [(thinking.get(place, self.unformed), answers[place]) for place in every]
 
     def _verdict(self, score: ThinkingScore, thinking: float, answer: float, weight: float) -> ThinkingVerdict:
