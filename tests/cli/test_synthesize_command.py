@@ -100,8 +100,8 @@ def test_labelled_solutions_become_pairs(cli, tmp_path) -> None:
     assert rows[0]["chosen"] == "<think>\nI add.\n0 + 2 = 2\n</think>\n\nA: 2"
     assert {row["rejected"] for row in rows[:2]} == {"<think>\n0 + 2 = 3\n</think>\n\nA: 3", "A: 0"}
     assert "family" not in rows[0]
-    cli(*COMMAND, "-o", out, "--from", data, "-n", 5, "-q")
-    assert len(rows_of(out)) == 5
+    bare = cli(*COMMAND, "-o", out, "--from", data, "-n", 5, "-q")
+    assert len(rows_of(out)) == 5 and "5 of 5 better responses have no thinking" in bare.err
     best = cli(*COMMAND, "-o", out, "--from", data, "--answer-mark", "A:", "--corrupt", "--json").json
     assert best["pairs"] == 6 and "labelled" not in best["subsets"]
 

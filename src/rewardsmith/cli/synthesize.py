@@ -104,6 +104,7 @@ def synthesize(
     tags = None if think_tags is None else custom_tags(*think_tags)
     if source is not None:
         made = _from_own_data(source, pairs, seed, _names(corruptions), tags, answer_mark, corrupt, quiet or as_json)
+        _warn_of_bare_responses(made, tags)
         files = {output: made}
     else:
         files = _from_problems(
@@ -174,6 +175,18 @@ def _from_own_data(
                 return _labelled(list(labelled_pairs(comparisons, answer_mark, written)), count, seed, corruptions)
     marked = [(prompt, with_tags(text, answer_mark, written)) for prompt, text in good]
     return corrupted_pairs(marked, count, seed, corruptions, tags)
+
+
+def _warn_of_bare_responses(made: list[ThinkingPair], tags: Tags | None) -> None:
+    """Say how many better responses have no thinking: pairs of those teach nothing about it."""
+    from rewardsmith.thinking import split_thinking
+
+    bare = sum(not split_thinking(str(pair.comparison.responses[0]), tags=tags).blocks for pair in made)
+    if bare:
+        console.warn(
+            f"{bare} of {len(made)} better responses have no thinking; if it stands there without tags, "
+            '--answer-mark says how the answer\'s line begins (such as "A:")'
+        )
 
 
 def _labelled(
