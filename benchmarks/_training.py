@@ -27,7 +27,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base", default="smollm2")
     parser.add_argument("--method", choices=("head", "lora"), default="head")
     parser.add_argument("--layers", type=int, help="cut the base to its first layers")
-    parser.add_argument("--pooling", choices=("last", "mean"), default="last", help="of --method head")
+    parser.add_argument("--pooling", choices=("last", "mean"), default="last", help="what the head reads")
     parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--epochs", type=float, default=1.0)
     parser.add_argument("--batch", type=int, default=8)
@@ -96,6 +96,7 @@ def _lora(args: argparse.Namespace, rows: Sequence[Comparison]) -> RewardModel:
             disable_tqdm=True,
             dataloader_pin_memory=False,
             head_init="probe",
+            pooling=args.pooling,
         )
         lora = LoraConfig(task_type="SEQ_CLS", r=args.rank, lora_alpha=2 * args.rank, target_modules=PROJECTIONS)
         base = shallow(args.base, args.layers, Path(scratch) / "base")

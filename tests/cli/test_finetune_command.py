@@ -51,6 +51,14 @@ def test_all_weights_and_a_random_head(cli, arguments, tmp_path) -> None:
     assert report["adapter"] is None and report["trainable_parameters"] == report["parameters"]
 
 
+def test_a_reward_read_as_a_mean_says_so(cli, arguments, tmp_path) -> None:
+    done = cli(*arguments, "--max-steps", 2, "--pooling", "mean", "--json").json
+    assert done["steps"] == 2
+    model = RewardModel.load(tmp_path / "rm")
+    assert (model.contract.pooling, model.backbone.pooling) == ("mean", "mean")
+    assert "load it with rewardsmith only" in (tmp_path / "rm" / "README.md").read_text()
+
+
 def test_early_stopping_stops(cli, arguments, tmp_path) -> None:
     held_out = save(tmp_path / "test.jsonl", pairs(6))
     options = ["--set", "early_stopping_patience=1", "--set", "save_steps=1", "--learning-rate", 1e-12]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rewardsmith.types import Comparison
 
 # Flags of ``train`` that only a frozen backbone's head has.
-HEAD_ONLY = ("ridge", "layer", "pooling", "ties", "normalise", "folds", "cache", "budget", "attention", "device_map")
+HEAD_ONLY = ("ridge", "layer", "ties", "normalise", "folds", "cache", "budget", "attention", "device_map")
 
 
 def settings_of(config: Path | None, assigned: list[str], flags: dict[str, Any]) -> RunSettings:

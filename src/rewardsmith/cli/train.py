@@ -195,7 +195,7 @@ def train(
             **{"learning_rate": learning_rate, "num_train_epochs": epochs, "max_steps": max_steps},
             **{"per_device_train_batch_size": batch_size, "gradient_accumulation_steps": accumulation},
             **{"lora.r": lora_rank, "head_init": head_init and head_init.value, "bf16": bf16, "fp16": fp16},
-            **{"max_length": max_length, "seed": seed},
+            **{"max_length": max_length, "seed": seed, "pooling": pooling and pooling.value},
         }
         if load_in_4bit:
             raise UsageError("--load-in-4bit: fine-tuning in 4 bits is --method qlora")

@@ -16,6 +16,7 @@ from rewardsmith.encoding.frozen_date import freeze_date
 from rewardsmith.encoding.kept_thinking import keep_thinking
 from rewardsmith.encoding.template import Template, default_mode
 from rewardsmith.errors import MissingExtraError, ModelError, UsageError
+from rewardsmith.model import contract as contracts
 from rewardsmith.model.backbone import head_name
 from rewardsmith.model.bases import resolve
 from rewardsmith.model.hardware import DTYPES
@@ -329,12 +330,30 @@ def reward_model_around(found: Assembled, args: RewardConfig, dataset: Any) -> R
     """The reward model around the network, rendering text as TRL does: plain pairs joined, messages by the template."""
     tree = args.device.type == "cpu" and args.share_prompts and not args.torch_compile
     attention = (None if tree else "own") if args.share_prompts else "own"
-    model = RewardModel.around(found.network, found.tokenizer, base=found.name, attention=attention)
+    model = RewardModel.around(
+        found.network, found.tokenizer, base=found.name, pooling=_pooling(found, args), attention=attention
+    )
     # An encoder's token rows do not say where responses begin, so they have no token types either.
     if is_standard(dataset) or (is_tokens(dataset) and not model.backbone.causal):
         model.template = text_template(model.template)
         model.backbone.segments = False
     return model
+
+
+def _pooling(found: Assembled, args: RewardConfig) -> Any:
+    """What the head is to read; a trained head goes on reading what it was trained to.
+
+    Raises:
+        UsageError: another pooling was asked for.
+    """
+    contract = None if found.fresh or found.folder is None else contracts.read(found.folder)
+    if contract is None:
+        return args.pooling
+    if args.pooling not in (None, contract.pooling):
+        raise UsageError(
+            f"pooling {args.pooling}: {found.name} is a reward model that reads {contract.pooling}; leave pooling out"
+        )
+    return contract.pooling
 
 
 def template_for(model: RewardModel, dataset: Any, name: str) -> Template:

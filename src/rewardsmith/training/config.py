@@ -17,6 +17,7 @@ from rewardsmith.training.losses import LOSSES
 from rewardsmith.training.settings import without_secrets
 
 HEAD_INITS = ("random", "probe")
+POOLINGS = ("last", "mean")
 
 
 def _option(default: Any, text: str) -> Any:
@@ -59,6 +60,8 @@ class RewardConfig(TrainingArguments):
             short responses may still stand side by side in a row.
         tokens_per_forward: most positions in one forward pass, padding included; a batch with more is split, its
             gradient stays the same. A comparison with more goes alone.
+        pooling: what the head reads: the ``last`` token (portable), or the ``mean`` over the response, which only
+            rewardsmith reads. None for what the model was trained with, else ``last``.
         head_init: ``random``, or ``probe``: fit the head exactly on the frozen features first (Kumar et al. 2022).
         head_learning_rate: of the head alone; None for ``learning_rate``.
         head_anchor: coefficient of 0.5 ||w - w0||^2 on the head's weight, w0 the head at the start.
@@ -93,6 +96,7 @@ class RewardConfig(TrainingArguments):
     attribute_weights: dict[str, Any] | str | None = _option(None, "Of the reward: by name, as JSON; or learned.")
     share_prompts: bool = _option(True, "Compute a prompt once for all its responses.")
     tokens_per_forward: int | None = _option(None, "Most positions in a forward pass; larger batches are split.")
+    pooling: str | None = _option(None, "What the head reads: last token or mean; default: the model's own, else last.")
     head_init: str = _option("random", "random, or probe: fit the head on frozen features first.")
     head_learning_rate: float | None = _option(None, "Learning rate of the head; default: learning_rate.")
     head_anchor: float = _option(0.0, "Strength that holds the head near where it started.")
@@ -143,6 +147,8 @@ class RewardConfig(TrainingArguments):
             raise UsageError(f"loss {self.loss!r}: use {', '.join(LOSSES)}")
         if self.head_init not in HEAD_INITS:
             raise UsageError(f"head_init {self.head_init!r}: use {' or '.join(HEAD_INITS)}")
+        if self.pooling not in (None, *POOLINGS):
+            raise UsageError(f"pooling {self.pooling!r}: use {' or '.join(POOLINGS)}")
         for name in ("max_length", "tokens_per_forward", "early_stopping_patience"):
             value = getattr(self, name)
             if value is not None and value < 1:

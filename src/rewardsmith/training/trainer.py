@@ -129,6 +129,8 @@ class RewardTrainer(MeasuresComparisons, SavesBeforePushing):
         with args.main_process_first(desc="rendering"):
             train_dataset = self._rows(train_dataset, "train")
             eval_dataset = self._rows_of_all(eval_dataset)
+        if self._source.backbone.pooling == "mean":
+            guards.check_mean(train_dataset, data_collator)
         if args.attribute_weights == LEARNED:
             guards.check_order(train_dataset)
         probes = args.head_init == "probe" and (found.fresh or args.attributes)
@@ -187,7 +189,8 @@ class RewardTrainer(MeasuresComparisons, SavesBeforePushing):
             return None  # type: ignore[return-value]  # on the other processes of a sharded run only
         tokenizer = source.template.tokenizer
         heads = attribute_heads.narrow(network, args) if args.attributes else None
-        made = RewardModel.around(network, tokenizer, base=source.contract.base_model, mode=source.template.mode)
+        same: dict[str, Any] = {"base": source.contract.base_model, "pooling": source.backbone.pooling, "mode": source.template.mode}
+        made = RewardModel.around(network, tokenizer, **same)
         made.contract = replace(made.contract, max_length=self.max_length)
         if heads is not None:
             if args.attribute_weights == LEARNED:
