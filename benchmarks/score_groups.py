@@ -28,6 +28,7 @@ from _common import data_folder, last_line, machine
 from rewardsmith import LoadOptions, RewardModel
 from rewardsmith.data import load_comparisons
 from rewardsmith.encoding.tree import build
+from rewardsmith.model import response_scores
 from rewardsmith.scoring.scorer import Scorer
 
 LENGTHS = {"1k": (850, 1150), "100": (80, 120)}  # tokens of the rendered prompt
@@ -111,7 +112,7 @@ def positions(model: RewardModel, groups: list[dict]) -> tuple[int, int]:
     """Positions that a padded batch of each group has, and tokens of the groups' trees."""
     padded = ours = 0
     for group in groups:
-        _, rendered = model._rendered([group["prompt"]] * len(group["responses"]), group["responses"])
+        _, rendered = response_scores.render(model, [group["prompt"]] * len(group["responses"]), group["responses"])
         padded += len(rendered) * max(len(one.ids) for one in rendered)
         ours += len(build(rendered))
     return padded, ours

@@ -165,7 +165,7 @@ def test_evaluate(cli, model, data) -> None:
     assert report["subsets"].keys() == {"even", "odd"}
     shown = cli("evaluate", model, "-d", data["test"], "-d", data["train"], "-q")
     assert not shown.err
-    assert "longer wins (baseline)" in shown.out and "subset even" in shown.out
+    assert "longer wins (baseline, in characters)" in shown.out and "subset even" in shown.out
     assert not bare_accuracies(report)
 
 

@@ -58,7 +58,7 @@ MISTAKES: dict[str, tuple[str, str]] = {
     "evaluate: no model": ("evaluate {dir}/no -d {train}", "no: no such folder"),
     "compare: no model": ("compare ./no -p p -a a -b b", "no: no such folder"),
     "info: no model": ("info {dir}/no", "no: no such folder"),
-    "info: unknown name": ("info nobody-has-this", "neither a local folder nor a model that the Hugging Face hub gave"),
+    "info: unknown name": ("info nobody-has-this", "nobody-has-this: no folder of this name here, and as an id of the"),
     "info: a file": ("info {rows}", "a file, not a model folder"),
     "info: empty folder": ("info {dir}/folder", "not a model folder: it has no config.json"),
     "info: a base": ("info {base}", "has no reward head (it is a LlamaForCausalLM); train one: rewardsmith train"),

@@ -31,6 +31,7 @@ def test_the_page_and_the_report(run, model, tmp_path) -> None:
     assert text.startswith("<!doctype html>") and "fox &amp; &lt;b&gt;dog&lt;/b&gt;" in text and "a question" in text
     assert f"{found['overall']:.3f}".replace("-", "−") in text
     shown = run(model, *ASK)
+    assert "last step" in shown.out and "compare them with each other" in shown.err
     assert "contribution" in shown.out and "fox fox" in shown.out and "tokens are thinking" in shown.err
     assert run(model, *ASK, "-o", out, "-q").out == run(model, *ASK, "-q").err == ""
 
@@ -78,3 +79,10 @@ def test_score_thinking(cli, model, tmp_path) -> None:
     assert "leave out --cache" in cli("score", model, source, "--thinking", "--cache", "c.db").error
     assert "needs members" in cli("score", model, source, "--thinking", "--aggregate", "mean").error
     assert "add --thinking" in cli("score", model, source, "--think-tags", "<a>", "</a>").error
+
+
+def test_help_says_which_steps_and_which_response_are_meant(cli) -> None:
+    """min_step was taken for the thinking's alone, and --which for a row's number."""
+    scoring, explaining = (" ".join(cli(command, "--help").out.split()) for command in ("score", "explain"))
+    assert "at the ends of all steps, of thinking and answer) and of these min_step, last_step and mean_step" in scoring
+    assert "Explain the file's Nth row" in explaining and "of a pair, 1 is chosen and 2 rejected" in explaining

@@ -133,8 +133,10 @@ def test_mistakes_are_one_line(cli, bases, model, steps, tmp_path) -> None:
     assert (tmp_path / "prm.rejects.jsonl").read_text().count("\n") == 1
     responses = save(tmp_path / "r.jsonl", [{"prompt": "a", "response": "b"}])
     assert "no reward head" in cli("score", tmp_path / "prm", responses, "-o", tmp_path / "s.jsonl").err
-    assert "no process head" in cli("score-steps", model, steps["test"], "-o", tmp_path / "s.jsonl").error
-    assert "no process head" in cli("evaluate", model, "--steps", steps["test"], "-q").error
+    headless = (("score-steps", model, steps["test"], "-o", tmp_path / "s.jsonl"), ("evaluate", model, "--steps"))
+    for command in (headless[0], (*headless[1], steps["test"], "-q")):
+        said = cli(*command).error
+        assert f"{model}: there is no process head" in said and f"--base {model} --data" in said
     assert "either --data FILE" in cli("evaluate", model).error
     assert "--format is for --data" in cli("evaluate", model, "--steps", steps["test"], "--format", "hh").error
     assert "ends in .jsonl" in cli("score-steps", model, steps["test"], "-o", tmp_path / "s.parquet").error

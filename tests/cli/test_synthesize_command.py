@@ -122,18 +122,27 @@ def test_mistakes_are_one_line(cli, tmp_path) -> None:
     data = save(tmp_path / "solutions.jsonl", solutions(3))
     broken = save(tmp_path / "broken.jsonl", [{"prompt": "q", "response": THOUGHT}, {"prompt": "q"}])
     for arguments, message in [
-        (("--families", "sums"), "unknown family 'sums'; known are arithmetic"),
-        (("--corruptions", "noise"), "unknown corruption 'noise'; known are no_thinking"),
-        (("--difficulty", "hard"), "--difficulty is 'hard'; give a number from 1 to 5"),
-        (("--difficulty", "3-9"), "give one or more from 1 to 5"),
-        (("--hold-out-families", "10"), "test is 10; it must be from 1 to 9"),
+        (("--families", "sums"), "--families: unknown family 'sums'; known are arithmetic"),
+        (("--corruptions", "noise"), "--corruptions: unknown corruption 'noise'; known are no_thinking"),
+        (("--difficulty", "hard"), "--difficulty 'hard': give a number from 1 (short) to 5 (long), or a range"),
+        (("--difficulty", "3-9"), "--difficulty '3-9': give a number from 1 (short) to 5"),
+        (("--difficulty", "9"), "--difficulty '9': give a number from 1 (short) to 5"),
+        (("--difficulty", "3-1"), "--difficulty '3-1': give"),
+        (("--hold-out-families", "10"), "--hold-out-families 10: holds out 10 of 10 families; give 1 to 9"),
+        (("--hold-out-families", "0"), "--hold-out-families 0: holds out 0 of 10 families; give 1 to 9"),
+        (("--hold-out-families", "sums"), "--hold-out-families: unknown family 'sums'"),
+        (("--hold-out-families", "1", "--families", "sets"), "--families names sets alone; name two or more"),
+        (("--hold-out-families", "sets,logic", "--families", "sets,logic"), "holds out 2 of 2 families"),
         (("--test-pairs", "5"), "need --hold-out-families"),
         (("--think-tags", "a", "a"), "both think tags are 'a'"),
         (("--corrupt",), "for own data; name it with --from"),
         (("--from", data, "--families", "sets"), "leave them out with --from"),
         (("--from", data, "--difficulty", "2"), "leave them out with --from"),
         (("--from", data, "--corruptions", "loop"), "add --corrupt"),
-        (("--from", data, "-n", 100), "the data gives 6 pairs"),
+        (("--from", data, "-n", 100), "-n 100: the data gives 6 pairs"),
+        (("--from", data, "--answer-mark", "Answer:"), "none of the 9 responses of"),
+        (("--from", data, "--answer-mark", "Answer:", "--corrupt"), "0 of 3 responses have thinking"),
+        (("--families", ","), "--families ',': names no family"),
         (("--from", data, "--corrupt"), "0 of 3 responses have thinking between tags"),
         (("--from", broken), f"{broken}:2: response: is missing"),
         (("--from", "-"), "not from standard input"),
@@ -145,3 +154,32 @@ def test_mistakes_are_one_line(cli, tmp_path) -> None:
     assert "ends in .jsonl" in cli(*COMMAND, "-o", tmp_path / "a.csv").error
     same = ("--hold-out-families", "2", "--test-output", out)
     assert "the file of the other pairs" in cli(*COMMAND, "-o", out, *same).error
+
+
+def test_responses_without_the_answer_mark_are_left_out_and_counted(cli, tmp_path) -> None:
+    """They kept no tags beside others that got them, silently, so that the tags alone told which was better."""
+    rows, out = solutions(6), tmp_path / "a.jsonl"
+    rows[0]["b"]["solution"] = "0 + 2 = 3\nSo 3."
+    rows[1]["a"]["solution"] = "<think>1 and 2</think>3"  # tags of its own need no mark
+    data = save(tmp_path / "solutions.jsonl", rows)
+    done = cli(*COMMAND, "-o", out, "--from", data, "--answer-mark", "A:", "--json")
+    assert done.json["pairs"] == 11 and done.json["responses_left_out"] == 1
+    assert f"{data}: 1 of 18 responses are left out" in done.err and "'A:'" in done.err
+    assert not any("So 3." in row["rejected"] for row in rows_of(out))
+    assert any(row["chosen"] == "<think>1 and 2</think>3" for row in rows_of(out))
+    rows[2]["a"]["solution"] = "<think>2 and 2</think>"  # no answer
+    rows[3]["a"]["solution"] = "It is 5."
+    best = cli(*COMMAND, "-o", out, "--from", save(data, rows), "--answer-mark", "A:", "--corrupt", "--json")
+    assert best.json["pairs"] == 4 and best.json["responses_left_out"] == 2
+    assert "1 of 6 responses are left out: they have no think tags" in best.err
+    assert "1 of 6 responses are left out: they do not have one closed" in best.err
+    assert "responses_left_out" not in cli(*COMMAND, "-o", out, "-n", 5, "--json").json
+
+
+def test_one_think_tag_does_not_swallow_the_next_option(cli, tmp_path) -> None:
+    """The user saw that --output was missing, which stood there."""
+    for swallowed in ("-o", f"--output={tmp_path / 'a.jsonl'}", "--json"):
+        wrong = cli(*COMMAND, "-n", 5, "--think-tags", "<plan>", swallowed, tmp_path / "a.jsonl").error
+        assert "--think-tags takes two values" in wrong and repr(swallowed) in wrong
+    assert "takes two values" in cli("score", "m", "r.jsonl", "--thinking", "--think-tags", "<plan>", "-o", "o").error
+    assert "takes two values" in cli("explain", "m", "--think-tags", "-p", "p", "-r", "r").error

@@ -224,3 +224,14 @@ def test_every_rule_has_a_meaning_for_people():
 def test_report_is_json(write):
     report = check([GOOD, pair(chosen=""), GOOD])
     assert json.loads(json.dumps(report.as_dict()))["counts"] == {"empty-field": 1, "duplicate-row": 1}
+
+
+def test_what_longer_is_counted_in_is_said(cli, write) -> None:
+    """`data check`, `data synthesize` and `evaluate` all say "longer wins": in characters, or else it is named."""
+    pairs = write([{"prompt": f"p {i}", "chosen": "long enough " * 3, "rejected": f"no {i}"} for i in range(40)])
+    assert "longer is better (characters)" in cli("check", pairs).out
+    report = json.loads(cli("check", pairs, "--json").out)
+    assert report["statistics"]["length_unit"] == "characters"
+    assert "the longer response, in characters, is the better one" in cli("check", pairs).out
+    ids = write([{"prompt_ids": [1], "chosen_ids": [2, 3], "rejected_ids": [4]}], "ids.jsonl")
+    assert "longer is better (tokens)" in cli("check", ids).out

@@ -92,11 +92,12 @@ def test_steps_are_shaded_by_their_change_and_named_on_hover() -> None:
     ]
     assert [text.rstrip() for _, _, text in steps] == ["15 + 20 = 35", "35 + 7 = 43", "The answer is 43."]
     assert [title for title, _, _ in steps] == [
-        "step 1: +0.500, reward 0.500",
+        "step 1: +0.500 since the start, reward 0.500",
         "step 2: −1.750, reward −1.250",
         "step 3: +0.250, reward −1.000",
     ]
-    for (_, style, _), change in zip(steps, (0.5, -1.75, 0.25), strict=True):
+    assert "background:transparent;" in steps[0][1]
+    for (_, style, _), change in zip(steps[1:], (-1.75, 0.25), strict=True):
         assert f"background:{colour(change, 1.75)};" in style
     assert "largest fall −1.750" in Page(fragment(made(TEXT, REWARDS))).text
     assert ["border-bottom:2px" in style for _, style, _ in steps] == [False, True, False]
@@ -145,6 +146,37 @@ def test_odd_responses_are_drawn() -> None:
     assert "largest fall" not in one and "<svg" in one
     assert "never closed" in fragment(made("<think>\non and on", [-2.0]))
     assert made("42", [1.0])._repr_html_() == fragment(made("42", [1.0]))
+
+
+def test_the_first_step_does_not_swamp_the_scale() -> None:
+    """It rises by 8 because there is a response at all; all that followed looked alike beside it."""
+    shown = fragment(made(TEXT, [8.0, 7.5, 7.75]))
+    shades = re.findall(r'title="step \d[^"]*" style="background:([^;]+)', shown)
+    assert shades == ["transparent", colour(-0.5, 0.5), colour(0.25, 0.5)]
+    assert "−0.5000.000+0.500" in Page(shown).text and "(not of the first)" in shown
+
+
+@pytest.mark.parametrize(("rewards", "marked"), [
+    ([1.0, 1.5, 1.45, 2.0, 2.4], None),  # a tiny fall among larger rises
+    ([1.0, 3.0, 1.5, 3.5, 5.0], 2),  # the only fall, about as large as the rises
+    ([1.0, 1.1, 0.6, 0.7, 0.6], 2),  # five times the others
+    ([1.0, 1.0, 0.9995, 0.9995, 0.9995], None),  # beside nothing, but no more than rounding
+    ([-9.0, -8.5, -8.4, -8.3, -8.2], None),  # the first step's own fall is not asked
+    ([1.0, 0.2], None),  # nothing to compare with
+])  # fmt: skip
+def test_a_fall_is_marked_only_where_it_is_not_small_beside_the_other_changes(rewards, marked) -> None:
+    score = made("\n".join(f"step {n}" for n in range(len(rewards))), rewards)
+    assert score.curve.fall == marked == score.as_dict()["fall_step"]
+    shown = fragment(score)
+    assert ("largest fall" in shown) == (marked is not None)
+    if marked is not None:
+        assert f"step {marked}</span> <span" in shown
+
+
+def test_the_table_says_what_its_numbers_are() -> None:
+    shown = Page(fragment(made(TEXT, REWARDS))).text
+    assert "compare them with each other, for one prompt" in shown
+    assert "of thinking or answer" in shown and "before the token that ends the turn" in shown
 
 
 def test_colours_grow_with_the_change_and_differ_in_more_than_hue() -> None:

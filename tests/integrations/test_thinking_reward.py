@@ -17,6 +17,7 @@ from rewardsmith.errors import ModelError, UsageError
 from rewardsmith.integrations.thinking_reward import ThinkingReward
 from rewardsmith.integrations.thinking_verdict import has_form
 from rewardsmith.model.process import ProcessHead
+from rewardsmith.model.process_scores import no_process_head
 from rewardsmith.model.reward_model import RewardModel
 from rewardsmith.model.thinking_scores import score_thinking
 from rewardsmith.shaping import Context, Normalise, Pipeline, parse
@@ -165,9 +166,12 @@ def test_a_process_head_can_judge_the_thinking(model, form) -> None:
     assert paid == pytest.approx([A + 0.5 * w * T for A, w, T in zip(answers, trust, expected, strict=True)], abs=1e-4)
 
 
-def test_process_thinking_needs_a_head_and_no_normaliser(model, caplog) -> None:
-    with pytest.raises(ModelError, match="no process head"):
+def test_process_thinking_needs_a_head_and_no_normaliser(model, saved, caplog) -> None:
+    with pytest.raises(ModelError) as said:
         ThinkingReward(model, thinking="process_min")
+    assert str(said.value).startswith(f"{saved}: there is no process head") and f"--base {saved} " in str(said.value)
+    assert str(no_process_head()).startswith("there is no process head") and "--base MODEL " in str(no_process_head())
+    assert "--base 'a b' " in str(no_process_head("a b"))
     with pytest.raises(UsageError, match="thinking 'process_max': use reward, process_min"):
         ThinkingReward(model, thinking="process_max")
     caplog.clear()
@@ -291,3 +295,11 @@ def test_wrong_arguments_are_refused(model, models) -> None:
     log_metric = type("T", (), {"reward_func_names": ["t", "t"], "metric": lambda self, *_: None})().metric
     with pytest.raises(UsageError, match="two reward functions are called 't'"):
         ThinkingReward(model, name="t")([], [], log_metric=log_metric)
+
+
+@pytest.mark.parametrize("wrong", [{"per_token": -1}, {"free_tokens": "a"}, {"limit": 0}, {"limit": -1}])
+def test_a_cost_that_cannot_be_is_named_as_the_user_spelt_it(wrong) -> None:
+    """free_tokens was called `free`, of a length_penalty that the user never wrote."""
+    name, value = list(wrong.items())[-1]
+    with pytest.raises(UsageError, match=f"^thinking reward: {name} must be a finite number >=? 0, not {value!r}$"):
+        ThinkingReward("nowhere", **wrong)

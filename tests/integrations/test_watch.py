@@ -238,7 +238,7 @@ def test_held_out_functions_are_called_as_the_trainer_calls_them() -> None:
             return [2.0, 4.0]
 
     held = HeldOut(judge, Judge(), [{"prompt": "a", "answer": 1}, {"prompt": "b", "answer": 2}])
-    held._generate = lambda model, tokenizer: (["x", "y"], [[1, 2], [3]])  # type: ignore[method-assign]
+    held._generate = lambda model, tokenizer, rows: (["x", "y"], [[1, 2], [3]])  # type: ignore[method-assign]
     found = held(None, None)
     assert (found["proxy"], found["held_out"]) == (1.0, 3.0)
     assert asked == [[[1, 2], [3]]]
@@ -312,6 +312,40 @@ def test_held_out_prompts_are_rendered_with_tools_and_variables() -> None:
         return [0.0] * len(prompts)
 
     held = HeldOut(reward, reward, rows)
-    held._generate = lambda model, tokenizer: (["x"] * 3, [[1]] * 3)  # type: ignore[method-assign]
+    held._generate = lambda model, tokenizer, rows: (["x"] * 3, [[1]] * 3)  # type: ignore[method-assign]
     held(None, tokenizer)
     assert seen["answer"] == [None, 42, None] and seen["tools"] == [None, tools, None]
+    assert seen["chat_template_kwargs"] == [None, {"mood": "glad"}, None]
+
+
+def test_held_out_prompts_are_rendered_with_what_the_trainer_gives_the_template(model) -> None:
+    """GRPOConfig(chat_template_kwargs=...) reached the rollouts, and not the held-out prompts beside them."""
+    from trl import GRPOConfig
+
+    from tests import tiny
+
+    # JSON text, as on a command line.
+    args = GRPOConfig("unused", chat_template_kwargs='{"mood": "sad"}', report_to=[], bf16=False)
+    tokenizer = tiny.chat_tokenizer("{{ mood | default('') }}" + tiny.CHATML)
+    chat = [{"role": "user", "content": "fox"}]
+    rows = [{"prompt": chat}, {"prompt": chat, "chat_template_kwargs": {"mood": "glad"}}]
+    seen: dict[str, Any] = {}
+
+    def reward(prompts: Any, completions: Any, **columns: Any) -> list[float]:
+        seen.update(columns)
+        return [0.0] * len(prompts)
+
+    held = HeldOut(reward, reward, rows, every=1)
+
+    def generate(policy: Any, tokenizer: Any, rows: Any) -> Any:
+        seen["texts"] = [tokenizer.decode(held_out._prompt_ids(tokenizer, row)) for row in rows]
+        return ["x"] * 2, [[1]] * 2
+
+    held._generate = generate  # type: ignore[method-assign]
+    watch = RewardWatch("proxy", held)
+    state = SimpleNamespace(global_step=1, is_world_process_zero=True)
+    watch.on_step_end(args, state, None, model=None, processing_class=tokenizer)
+    assert [text[: text.index("<")] for text in seen["texts"]] == ["sad", "glad"]
+    assert seen["chat_template_kwargs"] == [{"mood": "sad"}, {"mood": "glad"}]
+    watch.on_step_end(SimpleNamespace(), state, None, model=None, processing_class=tokenizer)
+    assert seen["texts"][0].startswith("<") and seen["chat_template_kwargs"] == [None, {"mood": "glad"}]

@@ -52,6 +52,13 @@ def test_reward_and_attributes_come_from_one_file_and_one_pass(saved) -> None:
     assert list(scored[0].attributes.values()) == pytest.approx(alone.tolist(), abs=1e-5)  # type: ignore[union-attr]
 
 
+def test_thinking_scores_carry_them(saved) -> None:
+    model = RewardModel.load(saved)
+    response = f"<think>Sum it.</think>{RESPONSE}"
+    whole = model.score_thinking(PROMPT, response).scored
+    assert whole.attributes == pytest.approx(model.score_attributes(PROMPT, response), abs=1e-5)
+
+
 def test_contract_card_and_goldens_know_them(saved) -> None:
     model = RewardModel.load(saved)
     assert model.contract.attributes == MIX and model.contract.attribute_heads_sha256

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import errors
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from rewardsmith.errors import ContractError, FileError, ModelError, UsageError
-from rewardsmith.model import adapter
+from rewardsmith.model import adapter, bases
 from rewardsmith.model import contract as contracts
 from rewardsmith.model.hardware import pick_device, pick_dtype
 from rewardsmith.model.load import separate_pad
@@ -178,8 +179,35 @@ def test_missing_and_wrong_paths(tmp_path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ModelError, match="a file, not a model folder"):
         RewardModel.load(tmp_path / "file")
-    with pytest.raises(ModelError, match="neither a local folder nor"):
+    with pytest.raises(ModelError, match=r"^nobody/nothing: no folder of this name here, and as .* HF_HUB_OFFLINE"):
         RewardModel.load("nobody/nothing")
+
+
+def test_a_mistyped_folder_names_the_one_beside_it(tmp_path, monkeypatch) -> None:
+    """`out/rmm` was answered with a hub library's account of its cache."""
+    (tmp_path / "out" / "rm").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError) as said:
+        RewardModel.load("out/rmm")
+    assert str(said.value) == (
+        "out/rmm: no folder of this name here (did you mean out/rm?), and as an id of the Hugging Face hub it could "
+        "not be fetched: HF_HUB_OFFLINE is set, and it was not downloaded before"
+    )
+    with pytest.raises(FileError, match=r"^\./out/rmm: no such folder \(did you mean out/rm\?\)$"):
+        RewardModel.load("./out/rmm")
+    with pytest.raises(ModelError, match=r"no folder of this name here, and .* it is no id, which looks like org/name"):
+        RewardModel.load("other/a b")
+
+
+@pytest.mark.parametrize(("kind", "why"), [
+    (errors.LocalEntryNotFoundError, "cannot be reached; check the network"),
+    (errors.RepositoryNotFoundError, "or it is private"),
+    (errors.GatedRepoError, "accept terms on its page"),
+    (errors.RevisionNotFoundError, "no such revision"),
+    (RuntimeError, "RuntimeError"),
+])  # fmt: skip
+def test_what_the_hub_said_is_one_clear_reason(kind, why) -> None:
+    assert why in bases._why(kind.__new__(kind))  # those of the hub want an HTTP response to be made
 
 
 def test_damaged_weights_are_one_clear_error(models, tmp_path) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from rewardsmith.encoding.template import Rendered
 from rewardsmith.encoding.tree import build
-from rewardsmith.model import reading, reward_model
+from rewardsmith.model import budget, reading
 from rewardsmith.model.backbone import Backbone
 from rewardsmith.model.hardware import fitting_positions
 from rewardsmith.model.prefixes import PrefixCache
@@ -151,12 +151,12 @@ class TestBudgetFromFreeMemory:
         model = RewardModel.from_base(bases["llama"])
         rendered = group(14, 60)
         wanted, most = rewards(model, rendered), model.budget
-        monkeypatch.setattr(reward_model, "free_memory", lambda device: 1_200_000)
-        assert reward_model.LEAST_BUDGET <= model.budget < most
+        monkeypatch.setattr(budget, "free_memory", lambda device: 1_200_000)
+        assert budget.LEAST_BUDGET <= model.budget < most
         assert_close(rewards(model, rendered), wanted)
-        monkeypatch.setattr(reward_model, "free_memory", lambda device: 0)
-        assert model.budget == reward_model.LEAST_BUDGET
-        monkeypatch.setattr(reward_model, "free_memory", lambda device: None)
+        monkeypatch.setattr(budget, "free_memory", lambda device: 0)
+        assert model.budget == budget.LEAST_BUDGET
+        monkeypatch.setattr(budget, "free_memory", lambda device: None)
         assert model.budget == most
 
     @pytest.mark.parametrize("dense_mask", [False, True])

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from rewardsmith.errors import DataError, ModelError, UsageError
 from rewardsmith.model.ensemble import Ensemble
+from rewardsmith.model.process import ProcessHead
 from rewardsmith.model.reward_model import RewardModel
 from rewardsmith.model.thinking_scores import score_thinking
 from rewardsmith.scoring import thinking_columns
 from rewardsmith.scoring.aggregates import AGGREGATES
 from rewardsmith.scoring.score_file import ScoreOptions, score_file
 from rewardsmith.scoring.scorer import Scorer
-from rewardsmith.scoring.thinking_columns import COLUMNS, ThinkingRow, ThinkingScorer
+from rewardsmith.scoring.thinking_columns import COLUMNS, PROCESS_COLUMNS, ThinkingRow, ThinkingScorer
 from rewardsmith.thinking import custom_tags
 from tests.scoring.conftest import read_back
 
@@ -55,6 +57,26 @@ def test_the_columns_are_the_scores_parts(trained, write, tmp_path) -> None:
         if taken.thinking is not None:
             assert row["thinking_reward"] + row["answer_given_thinking"] == row["reward"]
     assert [row["thinking_reward"] is None for row in found[:6]] == [True, False, True, False, False, False]
+
+
+@pytest.mark.parametrize("name", ["o.jsonl", "o.parquet"])
+def test_a_process_head_adds_what_score_steps_gives(trained, write, tmp_path, name) -> None:
+    """A model that judges steps had `explain` show it, and no column of `score --thinking`."""
+    weight = torch.randn(trained.head.weight.shape, generator=torch.Generator().manual_seed(5))
+    contract = replace(trained.contract, process={"separator": "\n"})
+    judge = replace(trained, process=ProcessHead(weight / 3, torch.zeros(1)), contract=contract)
+    rows = [{"prompt": "p", "response": ""}, *ROWS]
+    found = score(judge, write(rows), tmp_path / name)
+    assert tuple(found[0])[-len(PROCESS_COLUMNS) :] == PROCESS_COLUMNS
+    assert found[0]["step_scores"] == [] and found[0]["process_min"] is None and found[0]["first_error"] == -1
+    for row in found[1:]:
+        steps = judge.score_steps(row["prompt"], row["response"])
+        assert row["step_scores"] == pytest.approx(steps.probabilities, abs=1e-5)
+        assert row["first_error"] == steps.first_error and len(row["step_scores"]) == len(row["step_rewards"])
+        for form in ("min", "last", "mean", "product"):
+            wanted = getattr(steps, form)
+            assert row[f"process_{form}"] == (None if wanted is None else pytest.approx(wanted, abs=1e-5))
+    assert len({row["first_error"] for row in found}) > 1
 
 
 @pytest.mark.parametrize("name", ["o.parquet", "o.csv"])

@@ -106,6 +106,8 @@ def test_text_gives_the_shapes_with_their_parameters() -> None:
         ("clip(**{'low': 1})", "unknown parameter"),
         ("", "names no step"),
         ("1, 2", "is no step"),
+        ("clip(low=1), length-penalty(per_token=1)", r"'length-penalty\(.*\)': is no step; did you mean length_p"),
+        ("length_penalty(per-token=1)", "cannot be read; did you mean per_token"),
         ("a.b(1)", "is no step"),
         ("clip(low=open('x'))", "is no plain value"),
         ("] + [normalise", "cannot be read|names no step"),

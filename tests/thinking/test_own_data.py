@@ -31,6 +31,10 @@ def test_every_right_solution_against_every_wrong_one() -> None:
     assert {pair.subset for pair in made} == {LABELLED}
     assert [pair.id for pair in made] == ["x/0", "x/1", "x/2", "x/3"]
     assert list(labelled_pairs([Comparison("q", ("a", "b"), ranks=(0, 0))])) == []
+    marked = Comparison("q", ("r\nA: 1", "w", "<think>w</think>2", "A: 3"), ranks=(0, 1, 1, 1))
+    texts = [pair.comparison.responses for pair in labelled_pairs([marked], "A:")]
+    better = "<think>\nr\n</think>\n\nA: 1"
+    assert texts == [(better, "<think>w</think>2"), (better, "A: 3")]  # "w" lacks the mark
 
 
 @pytest.mark.parametrize(
@@ -115,7 +119,7 @@ def test_longer_does_not_win_on_own_data_either() -> None:
     "call,message",
     [
         (lambda: corrupted_pairs([("q", "42")]), "0 of 1 responses have thinking"),
-        (lambda: corrupted_pairs(GOOD, 1000), "n is 1000; 30 usable responses and 9 corruptions give 270"),
+        (lambda: corrupted_pairs(GOOD, 1000), "n 1000: 30 usable responses and 9 corruptions give 270"),
         (
             lambda: corrupted_pairs(GOOD, corruptions=["wrong_step"]),
             "wrong_step_wrong_answer needs to know",

@@ -37,10 +37,12 @@ from rewardsmith.encoding.template import Template
 from rewardsmith.encoding.tree import Tree
 from rewardsmith.errors import DataError, ModelError, UsageError
 from rewardsmith.model.backbone import Backbone
-from rewardsmith.training import bradley_terry, memory, workload
+from rewardsmith.training import activations, bradley_terry, memory, workload
 from rewardsmith.training import plan as planning
+from rewardsmith.training.activations import Pass
 from rewardsmith.training.advice import advise, gib
-from rewardsmith.training.memory import METHODS, NF4_BYTES, RESERVE, Memory, Method, Numbers, Pass, estimate
+from rewardsmith.training.memory import NF4_BYTES, RESERVE, Memory, estimate
+from rewardsmith.training.method import METHODS, Method, Numbers
 from rewardsmith.training.pairs import Pairs
 from rewardsmith.training.plan import plan
 from rewardsmith.training.shape import Shape, shape_from_config, shape_of
@@ -298,8 +300,8 @@ def computed_saved(shape: Shape, kind: str, forward: Pass, *, fused: bool = True
     name, dtype, stored = ALL_KINDS[kind]
     method = Method(name, 8, fused)  # type: ignore[arg-type]
     numbers = Numbers.of(method, dtype, stored=stored)
-    kept, _, _ = memory.activations(shape, method, numbers, forward, checkpointing=False)
-    return kept + memory._mask(shape, method, numbers, forward, checkpointing=False)
+    kept, _, _ = activations.activations(shape, method, numbers, forward, checkpointing=False)
+    return kept + activations.masks(shape, method, numbers, forward, checkpointing=False)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -637,7 +639,8 @@ def test_memory_is_plain_numbers(shape) -> None:
     found = estimate(shape, Method("lora"), tokens_per_forward=8, longest_row=8)
     assert isinstance(found, Memory)
     assert all(type(value) is int and value >= 0 for value in found.as_dict().values())
-    assert "import torch" not in Path(memory.__file__).read_text()
+    for name in ("memory", "activations", "method"):
+        assert "import torch" not in Path(memory.__file__).with_name(f"{name}.py").read_text()
 
 
 # -- the whole process

@@ -92,5 +92,3 @@ def test_adapters_are_saved_with_it(trainable, tmp_path) -> None:
     assert loaded.score(row["prompt"], row["chosen"]) == pytest.approx(
         model.score(row["prompt"], row["chosen"]), abs=1e-5
     )
-
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -52,12 +52,21 @@ def check(
 ) -> None:
     """Say what is wrong with preference data: bad rows, duplicates, contradictions, leaks, biases.
 
+    Files of judged steps (for train --method process) are told by their rows: bad rows, repeats, shares of the labels.
+
     Exit code 0: no errors (there may be warnings). 1: errors. 2: not readable at all.
     """
-    from rewardsmith.data.checks import check as run_check
+    from rewardsmith.data.step_check import hold_steps
 
     if skip_bad and rejects is None:
         rejects = _beside(files[0])
+    if format is None and hold_steps(files, split):
+        if against or max_length is not None:
+            option = "--against" if against else "--max-length"
+            raise UsageError(f"{files[0]} holds judged steps, and {option} is for preferences; leave it out")
+        _check_steps(files, split, skip_bad, rejects, as_json, quiet)
+    from rewardsmith.data.checks import check as run_check
+
     against = against or []
     with console.reading("reading", [*against, *files], split, quiet=quiet or as_json) as tick:
         report = run_check(
@@ -75,6 +84,23 @@ def check(
         console.print_json({**report.as_dict(), "rejects": written})
     else:
         _print_report(report, written, quiet)
+    raise typer.Exit(0 if report.ok else 1)
+
+
+def _check_steps(
+    files: list[str], split: str | None, skip_bad: bool, rejects: str | None, as_json: bool, quiet: bool
+) -> NoReturn:
+    """`check` of judged steps, to its exit code."""
+    from rewardsmith.data.step_check import check_steps
+    from rewardsmith.data.tables import print_step_report
+
+    with console.reading("reading", files, split, quiet=quiet or as_json) as tick:
+        report = check_steps(files, split=split, skip_bad=skip_bad, rejects=rejects, progress=tick)
+    written = rejects if rejects is not None and report.bad_rows else None
+    if as_json:
+        console.print_json({**report.as_dict(), "rejects": written})
+    else:
+        print_step_report(report, written, quiet)
     raise typer.Exit(0 if report.ok else 1)
 
 

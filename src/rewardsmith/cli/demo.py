@@ -110,7 +110,7 @@ def _chance(model: RewardModel, text: str) -> float | None:
 def _show(output: Path, measured: dict[str, Any], examples: list[dict[str, Any]]) -> None:
     rows = [
         ("accuracy", console.interval(measured["accuracy"])),
-        ("longer wins", console.interval(measured["longer_wins"])),
+        ("longer wins (in characters)", console.interval(measured["longer_wins"])),
         *((f"  {name}", console.interval(value)) for name, value in measured["subsets"].items()),
     ]
     console.table("3. On kinds of problems it never saw, 95% intervals", ("", "right"), rows)

@@ -113,10 +113,12 @@ def _on_steps(
         checks.rows_source(file, reading["split"])
     from rewardsmith.data.stepwise import load_stepwise
     from rewardsmith.evaluation.process_metrics import evaluate_steps
-    from rewardsmith.model.process_scores import separator_of
+    from rewardsmith.model.process_scores import no_process_head, separator_of
     from rewardsmith.model.reward_model import RewardModel
 
     loaded = RewardModel.load(model, loading)
+    if loaded.process is None:
+        raise no_process_head(model)
     reading["separator"] = separator_of(loaded, reading["separator"])
     rows = [row for file in files for row in load_stepwise(file, skip_bad=skip_bad, **reading)]
     with console.progress("evaluating", "tokens", quiet=quiet) as bar:
@@ -134,7 +136,7 @@ def _show(report: dict[str, Any]) -> None:
     rows: list[tuple[str, Any]] = [("accuracy", console.interval(report["accuracy"]))]
     if report["longer_wins"]:
         rows += [
-            ("longer wins (baseline)", console.interval(report["longer_wins"])),
+            ("longer wins (baseline, in characters)", console.interval(report["longer_wins"])),
             ("difference", console.interval(report["difference"])),
         ]
     rows += [

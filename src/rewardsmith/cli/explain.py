@@ -26,8 +26,18 @@ def explain(
     ] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="The prompt, instead of a file.")] = None,
     response: Annotated[str | None, typer.Option("--response", "-r", help="The response, instead of a file.")] = None,
-    row: Annotated[int, typer.Option(min=1, help="Which row of the file, counted from 1.")] = 1,
-    which: Annotated[int, typer.Option(min=1, help="Which response of a row with several, counted from 1.")] = 1,
+    row: Annotated[
+        int, typer.Option("--row", metavar="N", min=1, help="Explain the file's Nth row, counted from 1.")
+    ] = 1,
+    which: Annotated[
+        int,
+        typer.Option(
+            "--which",
+            metavar="K",
+            min=1,
+            help="Explain that row's Kth response, counted from 1; of a pair, 1 is chosen and 2 rejected.",
+        ),
+    ] = 1,
     prompt_field: options.PromptField = None,
     response_field: options.ResponseField = None,
     think_tags: options.ThinkTags = None,
@@ -116,9 +126,11 @@ def _row(
 
 
 def _show(score: Any) -> None:
-    names = ("overall", "answer_alone", "contribution", "thinking", "answer_given_thinking", "min_step", "mean_step")
-    values = [(name.replace("_", " "), _number(getattr(score, name))) for name in names]
+    from rewardsmith.evaluation.thinking_page import SCALE, parts
+
+    values = [(f"{name}: {meaning}", _number(value)) for name, value, meaning in parts(score)]
     console.table("reward", ("part", "reward"), values)
+    console.note(SCALE)
     facts = f"{score.thinking_tokens} of {score.thinking_tokens + score.answer_tokens} tokens are thinking"
     if score.has_thinking:
         facts += f", {score.repetition:.0%} repeated" + ("" if score.closed else ", never closed")

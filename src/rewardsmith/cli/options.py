@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rewardsmith.errors import UsageError
+
 if TYPE_CHECKING:
     from rewardsmith.model.load import LoadOptions
 
@@ -76,10 +78,32 @@ DeviceMap = Annotated[
 ]
 FourBit = Annotated[bool, typer.Option("--load-in-4bit", help="Load the backbone in 4-bit NF4 (extra: quant).")]
 TrustRemote = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint.")]
+
+
+def two_tags(context: typer.Context, value: tuple[str, str] | None) -> tuple[str, str] | None:
+    """``--think-tags`` takes the next two words, whatever they are: refuse it when one of them is another option.
+
+    Raises:
+        UsageError: naming the word that was taken for a tag.
+    """
+    known = {name for option in context.command.params for name in option.opts}
+    taken = next((word for word in value or () if word.partition("=")[0] in known), None)
+    if taken is not None:
+        raise UsageError(
+            f"--think-tags takes two values, OPEN and CLOSE, but {taken!r} is an option: "
+            "give both tags, as in --think-tags '<plan>' '</plan>'"
+        )
+    return value
+
+
 ThinkTags = Annotated[
     tuple[str, str] | None,
     typer.Option(
-        "--think-tags", metavar="OPEN CLOSE", help="Tags of the thinking; default: those of all known models."
+        "--think-tags",
+        metavar="OPEN CLOSE",
+        callback=two_tags,
+        is_eager=True,  # before what it swallowed is missed
+        help="Tags of the thinking, two values; default: those of all known models.",
     ),
 ]
 Attention = Annotated[

@@ -112,7 +112,7 @@ def plan(
     from rewardsmith.model.hardware import dtype_name, pick_dtype
     from rewardsmith.training import plan as planning
     from rewardsmith.training.advice import advise
-    from rewardsmith.training.memory import DTYPE_BYTES, METHODS
+    from rewardsmith.training.method import DTYPE_BYTES, METHODS
     from rewardsmith.training.shape import shape_from_config
     from rewardsmith.training.workload import Settings, Workload
 

@@ -36,7 +36,8 @@ def score(
         bool,
         typer.Option(
             "--thinking",
-            help="Add what thinking and answer are worth, and the rewards of the steps. Of one model (its ensemble may "
+            help="Add what thinking and answer are worth, the rewards of the steps, and with a process head how likely "
+            "each is right. Of one model (its ensemble may "
             "vote: --aggregate); not with --with (each model has steps of its own) or --cache (it keeps one reward a "
             "response).",
         ),
@@ -69,7 +70,9 @@ def score(
     model trained with --ensemble) adds disagreement, --shaping adds shaped and saturated, --attributes adds
     attribute_NAME of a model trained on ratings, --thinking adds
     thinking_reward, answer_given_thinking, answer_alone, contribution, thinking_tokens, thinking_share, repetition,
-    closed, prefilled, min_step, last_step, mean_step and step_rewards.
+    closed, prefilled, step_rewards (at the ends of all steps, of thinking and answer) and of these min_step, last_step
+    and mean_step; of a model with a process head also step_scores, process_min, process_last, process_mean,
+    process_product and first_error, as score-steps gives them.
 
     Example: rewardsmith score out/rm responses.jsonl -o scored.jsonl
     """

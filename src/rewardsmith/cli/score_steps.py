@@ -57,14 +57,13 @@ def score_steps(
     checks.output_file(output, source)
     from rewardsmith.data.atomic import atomic_writer
     from rewardsmith.data.sources import read_rows
-    from rewardsmith.errors import ModelError
-    from rewardsmith.model.process_scores import NO_PROCESS_HEAD, score_asked_steps
+    from rewardsmith.model.process_scores import no_process_head, score_asked_steps
     from rewardsmith.model.reward_model import RewardModel
 
     loading = options.load_options(dtype, device, device_map, load_in_4bit, trust_remote_code, attention)
     loaded = RewardModel.load(model, loading)
     if loaded.process is None:
-        raise ModelError(f"{model}: {NO_PROCESS_HEAD}")
+        raise no_process_head(model)
     separator = None if step_separator is None else train_process.line_breaks(step_separator)
     asking = _Asking(loaded, separator, prompt_field, response_field)
     counts = {"rows": 0, "steps": 0, "skipped": 0, "truncated": 0}

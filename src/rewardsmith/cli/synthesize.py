@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rewardsmith.cli import console
-from rewardsmith.cli.options import Json, Quiet
+from rewardsmith.cli.options import Json, Quiet, two_tags
 from rewardsmith.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,12 +64,20 @@ def synthesize(
     answer_mark: Annotated[
         str | None,
         typer.Option(
-            "--answer-mark", help='With --from: responses have no tags; their answer\'s line begins so: "A:".'
+            "--answer-mark",
+            help='With --from: responses have no tags; their answer\'s line begins so: "A:". Responses with neither '
+            "tags nor such a line are left out and counted.",
         ),
     ] = None,
     think_tags: Annotated[
         tuple[str, str] | None,
-        typer.Option("--think-tags", metavar="OPEN CLOSE", help="Tags of the thinking; default <think> </think>."),
+        typer.Option(
+            "--think-tags",
+            metavar="OPEN CLOSE",
+            callback=two_tags,
+            is_eager=True,  # before what it swallowed is missed
+            help="Tags of the thinking, two values; default <think> </think>.",
+        ),
     ] = None,
     written: Annotated[
         RowFormat,
@@ -102,18 +110,20 @@ def synthesize(
     from rewardsmith.thinking.tags import custom_tags
 
     tags = None if think_tags is None else custom_tags(*think_tags)
+    worse = _corruptions(corruptions)
+    left_out = None
     if source is not None:
-        made = _from_own_data(source, pairs, seed, _names(corruptions), tags, answer_mark, corrupt, quiet or as_json)
+        made, left_out = _from_own_data(source, pairs, seed, worse, tags, answer_mark, corrupt, quiet or as_json)
         _warn_of_bare_responses(made, tags)
         files = {output: made}
     else:
         files = _from_problems(
-            output, pairs or 1000, seed, families, _names(corruptions), difficulty, held_out, test_output, test_pairs
+            output, pairs or 1000, seed, families, worse, difficulty, held_out, test_output, test_pairs
         )
         files = {path: [pair.with_tags(tags) for pair in made] if tags else made for path, made in files.items()}
     for path, made in files.items():
         _write(path, made, tags if written is RowFormat.stepwise else None, steps=written is RowFormat.stepwise)
-    _report(files, tags, as_json, quiet)
+    _report(files, tags, left_out, as_json, quiet)
 
 
 def _from_problems(
@@ -132,11 +142,10 @@ def _from_problems(
     from rewardsmith.thinking.phrases import halves
 
     levels = _levels(difficulty or "1-3")
-    chosen = _names(families)
+    chosen = _families("--families", families)
     if held_out is None:
         return {output: synthesize(count, seed, chosen, corruptions, levels)}
-    asked = int(held_out) if held_out.strip().isdecimal() else _names(held_out) or []
-    seen, unseen = split_families(chosen, asked, seed)
+    seen, unseen = split_families(chosen, _held_out(held_out, chosen), seed)
     test_output = test_output or _beside(output)
     if test_output == output:
         raise UsageError(f"--test-output is {output}, the file of the other pairs; name another")
@@ -156,9 +165,10 @@ def _from_own_data(
     answer_mark: str | None,
     corrupt: bool,
     quiet: bool,
-) -> list[ThinkingPair]:
+) -> tuple[list[ThinkingPair], int]:
+    """The pairs, and how many responses were left out because they cannot be taken apart."""
     from rewardsmith.data import load_comparisons, read_rows
-    from rewardsmith.thinking.own_data import corrupted_pairs, labelled_pairs, text_of, with_tags
+    from rewardsmith.thinking.own_data import corrupted_pairs, is_usable, labelled_pairs, lacks_mark, text_of, with_tags
     from rewardsmith.thinking.tags import THINK
 
     written = tags or THINK
@@ -172,9 +182,41 @@ def _from_own_data(
             comparisons = list(load_comparisons(source))
             good = [(item.prompt, text_of(item.responses[_best(item)])) for item in comparisons] if corrupt else []
             if not corrupt:
-                return _labelled(list(labelled_pairs(comparisons, answer_mark, written)), count, seed, corruptions)
+                texts = [text_of(response) for item in comparisons for response in item.responses]
+                unmarked = sum(lacks_mark(text, answer_mark, written) for text in texts)
+                if unmarked:
+                    _say_unmarked(source, answer_mark, unmarked, len(texts))
+                made = list(labelled_pairs(comparisons, answer_mark, written))
+                return _labelled(made, count, seed, corruptions), unmarked
     marked = [(prompt, with_tags(text, answer_mark, written)) for prompt, text in good]
-    return corrupted_pairs(marked, count, seed, corruptions, tags)
+    unusable = sum(not is_usable(text, tags) for _, text in marked)
+    unmarked = sum(lacks_mark(text, answer_mark, written) for _, text in good)
+    made = corrupted_pairs(marked, count, seed, corruptions, tags)
+    if unmarked:
+        _say_unmarked(source, answer_mark, unmarked, len(marked))
+    if unusable > unmarked:
+        console.warn(
+            f"{source}: {unusable - unmarked} of {len(marked)} responses are left out: they do not have one closed "
+            "block of thinking and an answer behind it"
+        )
+    return made, unusable
+
+
+def _say_unmarked(source: str, answer_mark: str | None, unmarked: int, responses: int) -> None:
+    """Say how many responses the mark did not fit; without tags beside others that have them they would teach form.
+
+    Raises:
+        UsageError: it fits none.
+    """
+    if unmarked == responses:
+        raise UsageError(
+            f"--answer-mark {answer_mark!r}: none of the {responses} responses of {source} has a line that begins so; "
+            "give the text with which their answer's line begins"
+        )
+    console.warn(
+        f"{source}: {unmarked} of {responses} responses are left out: they have no think tags and no line that begins "
+        f"with {answer_mark!r} (--answer-mark)"
+    )
 
 
 def _warn_of_bare_responses(made: list[ThinkingPair], tags: Tags | None) -> None:
@@ -199,7 +241,7 @@ def _labelled(
     if count is None or count == len(made):
         return made
     if count > len(made):
-        raise UsageError(f"-n is {count}, but the data gives {len(made)} pairs; ask for fewer")
+        raise UsageError(f"-n {count}: the data gives {len(made)} pairs; ask for fewer")
     # A sample, in the order of the file.
     kept = sorted(random.Random(f"labelled-{seed}").sample(range(len(made)), count))
     return [made[index] for index in kept]
@@ -229,19 +271,65 @@ def _best(item: Comparison) -> int:
     return item.ranks.index(min(item.ranks))
 
 
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+def _names(option: str, text: str, what: str, known: Iterable[str]) -> list[str]:
+    """Names separated by commas, each a known one."""
+    names, among = [name.strip() for name in text.split(",") if name.strip()], list(known)
+    if unknown := next((name for name in names if name not in among), None):
+        raise UsageError(f"{option}: unknown {what} {unknown!r}; known are {', '.join(among)}")
+    if not names:
+        raise UsageError(f"{option} {text!r}: names no {what}; known are {', '.join(among)}")
+    return names
+
+
+def _families(option: str, text: str | None, among: Iterable[str] | None = None) -> list[str] | None:
+    from rewardsmith.thinking.problems import FAMILIES
+
+    return None if text is None else _names(option, text, "family", FAMILIES if among is None else among)
+
+
+def _corruptions(text: str | None) -> list[str] | None:
+    from rewardsmith.thinking.corruptions import CORRUPTIONS, FORMER_NAMES
+
+    if text is None:
+        return None
+    asked = ",".join(FORMER_NAMES.get(name.strip(), name) for name in text.split(","))
+    return _names("--corruptions", asked, "corruption", CORRUPTIONS)
+
+
+def _held_out(text: str, chosen: list[str] | None) -> int | list[str]:
+    """How many families the test file has to itself, or which."""
+    from rewardsmith.thinking.problems import FAMILIES
+
+    among = list(FAMILIES) if chosen is None else list(dict.fromkeys(chosen))
+    number = text.strip()
+    names = [] if number.isdecimal() else _families("--hold-out-families", text, among) or []
+    held = int(number) if number.isdecimal() else len(set(names))
+    if len(among) < 2:
+        raise UsageError(f"--hold-out-families {text}: --families names {among[0]} alone; name two or more")
+    if not 1 <= held < len(among):
+        raise UsageError(
+            f"--hold-out-families {text}: holds out {held} of {len(among)} families; give 1 to {len(among) - 1} of "
+            "them, or names, so that both files have a family"
+        )
+    return names or held
 
 
 def _levels(text: str) -> list[int]:
     """``1-3`` or ``2`` or ``1,4`` as difficulties."""
-    levels: list[int] = []
+    from rewardsmith.thinking.problems import DIFFICULTIES
+
+    levels: set[int] = set()
     for part in text.split(","):
         low, _, high = part.partition("-")
-        if not (low.strip().isdecimal() and (high or low).strip().isdecimal()):
-            raise UsageError(f"--difficulty is {text!r}; give a number from 1 to 5 or a range such as 1-3")
-        levels += range(int(low), int(high or low) + 1)
-    return sorted(set(levels))
+        ends = (low.strip(), (high or low).strip())
+        found = range(int(ends[0]), int(ends[1]) + 1) if all(end.isdecimal() for end in ends) else range(0)
+        if not found or found[0] < DIFFICULTIES[0] or found[-1] > DIFFICULTIES[-1]:
+            raise UsageError(
+                f"--difficulty {text!r}: give a number from {DIFFICULTIES[0]} (short) to {DIFFICULTIES[-1]} (long), or "
+                "a range such as 1-3"
+            )
+        levels.update(found)
+    return sorted(levels)
 
 
 def _beside(output: Path) -> Path:
@@ -281,7 +369,9 @@ def _step_rows(made: Sequence[ThinkingPair], tags: Tags | None) -> Iterator[dict
             yield {**row, "subset": pair.comparison.subset, "family": pair.family, "difficulty": pair.difficulty}
 
 
-def _report(files: dict[Path, list[ThinkingPair]], tags: Tags | None, as_json: bool, quiet: bool) -> None:
+def _report(
+    files: dict[Path, list[ThinkingPair]], tags: Tags | None, left_out: int | None, as_json: bool, quiet: bool
+) -> None:
     from rewardsmith.intervals import wilson
     from rewardsmith.thinking.pairs import counting
 
@@ -298,7 +388,8 @@ def _report(files: dict[Path, list[ThinkingPair]], tags: Tags | None, as_json: b
             subsets = {name: entry(one) for name, one in counted.items() if name != "all"}
             kinds = sorted({pair.family for pair in files[path] if pair.family})
             reports.append({"output": str(path), "families": kinds, **entry(counted["all"]), "subsets": subsets})
-        console.print_json(reports[0] | ({"test": reports[1]} if len(reports) > 1 else {}))
+        more = {"test": reports[1]} if len(reports) > 1 else {}
+        console.print_json(reports[0] | ({} if left_out is None else {"responses_left_out": left_out}) | more)
         return
     if quiet:
         return
@@ -308,4 +399,5 @@ def _report(files: dict[Path, list[ThinkingPair]], tags: Tags | None, as_json: b
             for name, one in counted.items()
         ]
         rows = [*sorted(rows[1:]), rows[0]]
-        console.table(str(path), ("corruption", "pairs", "longer wins", "has-think-tag wins"), rows)
+        title = f"{path} (longer: in characters, equal lengths count one half)"
+        console.table(title, ("corruption", "pairs", "longer wins", "has-think-tag wins"), rows)

@@ -218,7 +218,10 @@ class _Check:
         total: SubsetCounts = self.report.statistics.total
         if _biased(total.length_bias):
             which = "longer" if total.length_bias.value > 0.5 else "shorter"  # pyright: ignore[reportOptionalMemberAccess]
-            message = f"the {which} response is the better one in {_share(total.length_bias)}: length alone predicts it"
+            message = (
+                f"the {which} response, in {self.report.length_unit}, is the better one in "
+                f"{_share(total.length_bias)}: length alone predicts it"
+            )
             self.report.add(Problem(name, None, None, "length-bias", message, WARNING))
         if _biased(total.position_bias):
             message = f"the response shown first is the better one in {_share(total.position_bias)}"

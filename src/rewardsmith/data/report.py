@@ -1,4 +1,4 @@
-"""What `check` found: counts per rule, located problems (capped), statistics."""
+"""What a check found: counts per rule, located problems (capped), statistics."""
 
 from __future__ import annotations
 
@@ -13,37 +13,25 @@ LISTED_PER_RULE = 50
 
 
 @dataclass
-class CheckReport:
-    """The result of `check`.
+class ProblemReport:
+    """What every check counts: rows, and findings per rule.
 
     Args:
         files: what was checked, as the user named it.
-        formats: rows per format name.
         rows: rows read, bad ones included; blank lines are no rows.
-        comparisons: comparisons that can be trained on.
         bad_rows: rows with an error of their own; ``skip_bad`` would leave them out.
-        no_preference: well-formed rows in which no response is better than another.
-        distinct_prompts: number of different prompts, after normalisation.
         counts: number of findings per rule, complete.
         severities: ``error`` or ``warning`` per rule; the worse one when a rule has both.
         problems: the findings, at most ``LISTED_PER_RULE`` per rule.
-        statistics: ties, length bias, label balance.
-        near_duplicates_complete: False when there were more comparisons than the near-duplicate search keeps.
         skip_bad: bad rows do not make the check fail.
     """
 
     files: list[str]
-    formats: Counter[str] = field(default_factory=Counter)
     rows: int = 0
-    comparisons: int = 0
     bad_rows: int = 0
-    no_preference: int = 0
-    distinct_prompts: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     severities: dict[str, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
-    statistics: Statistics = field(default_factory=Statistics)
-    near_duplicates_complete: bool = True
     skip_bad: bool = False
     errors: int = 0
     warnings: int = 0
@@ -67,11 +55,40 @@ class CheckReport:
             self.problems.append(problem)
 
     @property
+    def no_errors(self) -> bool:
+        """Whether there are none (with ``skip_bad``: none that skipping leaves)."""
+        return self.errors_across_rows == 0 if self.skip_bad else self.errors == 0
+
+
+@dataclass
+class CheckReport(ProblemReport):
+    """The result of `check`.
+
+    Args:
+        formats: rows per format name.
+        comparisons: comparisons that can be trained on.
+        no_preference: well-formed rows in which no response is better than another.
+        distinct_prompts: number of different prompts, after normalisation.
+        statistics: ties, length bias, label balance.
+        near_duplicates_complete: False when there were more comparisons than the near-duplicate search keeps.
+    """
+
+    formats: Counter[str] = field(default_factory=Counter)
+    comparisons: int = 0
+    no_preference: int = 0
+    distinct_prompts: int = 0
+    statistics: Statistics = field(default_factory=Statistics)
+    near_duplicates_complete: bool = True
+
+    @property
+    def length_unit(self) -> str:
+        """What "longer" is counted in: the characters of a response; its tokens where nothing but ids is there."""
+        return "tokens" if set(self.formats) == {"tokenized"} else "characters"
+
+    @property
     def ok(self) -> bool:
         """Whether the data can be trained on: no errors (with ``skip_bad``: none that skipping leaves)."""
-        if self.comparisons == 0:
-            return False
-        return self.errors_across_rows == 0 if self.skip_bad else self.errors == 0
+        return self.comparisons > 0 and self.no_errors
 
     def as_dict(self) -> dict[str, Any]:
         """The form ``--json`` prints."""
@@ -91,6 +108,7 @@ class CheckReport:
             "problems": [problem.as_dict() for problem in self.problems],
             "statistics": {
                 **total.as_dict(),
+                "length_unit": self.length_unit,
                 "responses_per_comparison": {str(size): n for size, n in sorted(self.statistics.sizes.items())},
                 "subsets": {name: counts.as_dict() for name, counts in self.statistics.subsets.items()},
             },

@@ -21,6 +21,7 @@ from rewardsmith.data.problems import Problem, RowError, shown
 from rewardsmith.data.readers import Row
 from rewardsmith.data.rejects import Rejects
 from rewardsmith.data.sources import Rows, Tick, read_rows
+from rewardsmith.data.step_shapes import shape_of
 from rewardsmith.errors import DataError, UsageError
 from rewardsmith.types import Source, Stepwise
 
@@ -71,13 +72,12 @@ def load_stepwise(
     with ExitStack() as stack:
         out = Rejects(rejects if skip_bad else None, stack)
         for row in read_rows(source, split=split, tick=progress):
-            try:
-                items = _parse_row(row, neutral, separator, labelled)
-            except RowError as error:
+            items = parse_step_row(row, neutral=neutral, separator=separator, labelled=labelled)
+            if isinstance(items, RowError):
                 if not skip_bad:
-                    raise _located(error, row.source) from error
+                    raise _located(items, row.source) from items
                 bad += 1
-                out.write(Parsed((row,), problems=[Problem.at(row.source, error.field, error.rule, error.message)]))
+                out.write(Parsed((row,), problems=[Problem.at(row.source, items.field, items.rule, items.message)]))
                 continue
             found = found or bool(items)
             yield from items
@@ -105,6 +105,16 @@ def parse_stepwise(
         return _parse_row(Row(place, dict(row)), neutral, separator, labelled)
     except RowError as error:
         raise _located(error, place) from error
+
+
+def parse_step_row(
+    row: Row, *, neutral: Neutral = "good", separator: str = "\n", labelled: bool = True
+) -> list[Stepwise] | RowError:
+    """The judged responses of a row as it was read, or what is wrong with it; arguments as :func:`load_stepwise`."""
+    try:
+        return _parse_row(row, neutral, separator, labelled)
+    except RowError as error:
+        return error
 
 
 def parse_steps(row: Fields, separator: str) -> Stepwise:
@@ -143,17 +153,6 @@ def _parse_row(row: Row, neutral: str, separator: str, labelled: bool) -> list[S
     between = separator if own is None else own
     found = [replace(item, separator=between, source=row.source) for item in items]
     return [item for item in found if not labelled or any(label is not None for label in item.labels)]
-
-
-def shape_of(row: Fields) -> str | None:
-    """The name of a row's shape in ``SHAPES``, by its keys; None for an unknown one."""
-    if "completions" in row and "prompt" in row:
-        return "trl"
-    if isinstance(row.get("question"), Mapping) and isinstance(row.get("label"), Mapping):
-        return "prm800k"
-    if isinstance(row.get("input"), str) and isinstance(row.get("label"), str):
-        return "math-shepherd"
-    return "processbench" if {"problem", "steps", "label"} <= row.keys() else None
 
 
 # -- one function per shape: (row, meaning of a neutral rating) -> items

@@ -7,8 +7,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from rewardsmith.data.problems import ERROR
-from rewardsmith.data.report import CheckReport
+from rewardsmith.data.report import CheckReport, ProblemReport
 from rewardsmith.data.statistics import SubsetCounts
+from rewardsmith.data.step_check import REMEDY, StepReport
+from rewardsmith.data.step_shapes import TITLES
 from rewardsmith.types import Estimate
 
 SHOWN_PER_RULE = 10
@@ -50,6 +52,7 @@ _MEANING = {
     "empty-reply": "assistant turn without text, judged as silence",
     "no-steps": "response without steps",
     "no-label": "steps without labels",
+    "one-label": "all steps with the same label",
     "bad-steps": "text that does not part into labelled steps",
     "unread-prompts": "rows of --against that could not be compared",
 }
@@ -65,6 +68,21 @@ def print_report(report: CheckReport, rejects: str | None, quiet: bool) -> None:
     console = Console(highlight=False, soft_wrap=True)
     if not quiet:
         _print_overview(console, report)
+    _print_verdict(console, report, "" if report.comparisons else ", no comparison to train on", rejects, quiet)
+
+
+def print_step_report(report: StepReport, rejects: str | None, quiet: bool) -> None:
+    """Prints what `check_steps` found to standard output; arguments as for :func:`print_report`."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not quiet:
+        _print_steps(console, report)
+    _print_verdict(console, report, "" if report.steps else ", no judged step to train on", rejects, quiet)
+
+
+def _print_verdict(
+    console: Console, report: CheckReport | StepReport, nothing: str, rejects: str | None, quiet: bool
+) -> None:
+    """Located problems, and whether the data will do; ``nothing`` says that there is nothing to train on."""
     _print_problems(console, report, quiet)
     if rejects:
         console.print(f"{report.bad_rows} bad rows written to {rejects}", markup=False)
@@ -73,8 +91,7 @@ def print_report(report: CheckReport, rejects: str | None, quiet: bool) -> None:
         left_out = f" ({report.bad_rows} bad rows left out)" if report.skip_bad and report.bad_rows else ""
         console.print(f"ok{left_out}: {verdict}", style="green")
     else:
-        none = ", no comparison to train on" if not report.comparisons else ""
-        console.print(f"failed: {verdict}{none}", style="red")
+        console.print(f"failed: {verdict}{nothing}", style="red")
 
 
 def _count(number: int, noun: str) -> str:
@@ -92,7 +109,7 @@ def _print_overview(console: Console, report: CheckReport) -> None:
     if report.no_preference:
         table.add_row("rows without a preference", str(report.no_preference))
     table.add_row("ties", f"{total.ties} ({100 * total.ties / max(1, total.comparisons):.1f}%)")
-    table.add_row("longer response is better", _percent(total.length_bias))
+    table.add_row(f"longer is better ({report.length_unit})", _percent(total.length_bias))
     if total.position_bias:
         table.add_row("first response is better", _percent(total.position_bias))
     console.print(table)
@@ -102,6 +119,24 @@ def _print_overview(console: Console, report: CheckReport) -> None:
         _print_counts(console, report)
     if not report.near_duplicates_complete:
         console.print("near duplicates were searched in the first comparisons only", style="yellow")
+
+
+def _print_steps(console: Console, report: StepReport) -> None:
+    shapes = ", ".join(f"{TITLES[shape]} ({_count(rows, 'row')})" for shape, rows in report.shapes.items()) or "unknown"
+    table = Table(title=escape(", ".join(report.files)), title_justify="left", show_header=False)
+    table.add_row("holds", "judged steps")
+    table.add_row("format", shapes)
+    table.add_row("rows", str(report.rows))
+    table.add_row("judged responses", str(report.responses))
+    table.add_row("different prompts", str(report.distinct_prompts))
+    table.add_row("judged steps", str(report.steps))
+    for name, count in (("right", report.right), ("wrong", report.wrong), ("between (a probability)", report.between)):
+        table.add_row(f"  {name}", f"{count} ({100 * count / max(1, report.steps):.1f}%)")
+    table.add_row("steps without a label", str(report.unjudged))
+    console.print(table)
+    console.print(f"for: {REMEDY}, or to measure with: rewardsmith evaluate --steps", markup=False)
+    if report.counts:
+        _print_counts(console, report)
 
 
 def _percent(estimate: Estimate | None) -> str:
@@ -123,7 +158,7 @@ def _print_subsets(console: Console, subsets: dict[str, SubsetCounts]) -> None:
         console.print(f"... and {len(subsets) - SUBSETS_SHOWN} more subsets (--json has all)")
 
 
-def _print_counts(console: Console, report: CheckReport) -> None:
+def _print_counts(console: Console, report: ProblemReport) -> None:
     table = Table("finding", "", "count", "meaning")
     for rule, count in sorted(report.counts.items(), key=lambda item: (report.severities[item[0]], -item[1])):
         severity = report.severities[rule]
@@ -132,7 +167,7 @@ def _print_counts(console: Console, report: CheckReport) -> None:
     console.print(table)
 
 
-def _print_problems(console: Console, report: CheckReport, quiet: bool) -> None:
+def _print_problems(console: Console, report: ProblemReport, quiet: bool) -> None:
     shown: dict[str, int] = {}
     for problem in sorted(report.problems, key=lambda problem: (problem.severity, problem.rule)):
         if quiet and problem.severity != ERROR:

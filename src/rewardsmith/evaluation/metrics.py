@@ -68,7 +68,8 @@ class PairMetrics:
         pairs: pairs counted in the accuracy.
         ties: pairs of exactly equal rewards among them: a model that cannot tell, or a precision that is too low.
         human_ties: pairs left out because people saw no difference.
-        longer_wins: accuracy of preferring the longer response; None without lengths.
+        longer_wins: accuracy of preferring the longer response, equal lengths one half; None without lengths. The
+            package counts characters, whatever the tokenizer.
         difference: accuracy minus longer_wins, paired; None without lengths.
         log_loss: mean of -log sigma(difference / temperature), in nats. A coin has log 2 = 0.693.
         mean_margin: mean difference of rewards.

@@ -53,10 +53,13 @@ def page(score: ThinkingScore, prompt: str = "", *, title: str = "What earned th
 
 def fragment(score: ThinkingScore) -> str:
     """The picture without the page around it, for a notebook: response, curve, and the reward's parts."""
-    scale = max((abs(step.change) for step in score.steps), default=0.0)
+    # The first step's change is mostly that there is a response at all: beside it all others would look alike.
+    scale = max((abs(step.change) for step in score.steps[1:]), default=0.0)
 
     def shade(step: Step) -> str:
-        return colour(step.change, scale) if step.probability is None else colour(2 * step.probability - 1, 1.0)
+        if step.probability is not None:
+            return colour(2 * step.probability - 1, 1.0)
+        return "transparent" if step is score.steps[0] else colour(step.change, scale)
 
     response = "".join(_shaded(score, shade)) or '<span style="opacity:.6">(empty)</span>'
     curve = f"<h2>Reward after each step</h2>{curve_svg(score, shade)}" if score.steps else ""
@@ -103,22 +106,22 @@ def _shaded(score: ThinkingScore, shade: Callable[[Step], str]) -> Iterator[str]
 
 
 def _worst(score: ThinkingScore) -> tuple[int | None, str]:
-    """The step to look at first, and what is said of it: the least likely one to be right, or the largest fall."""
-    if len(score.steps) < 2 or (worst := score.curve.worst) is None:
-        return None, ""
+    """The step to look at first, and what is said of it: the least likely one to be right, or the largest fall.
+
+    None where no step is more likely wrong than right, or the fall is small beside the other changes.
+    """
     right = [step.probability for step in score.steps if step.probability is not None]
     if right:
-        return (
-            (right.index(min(right)), f"least likely right, p = {number(min(right))}")
-            if min(right) < 0.5
-            else (None, "")
-        )
-    change = score.steps[worst].change
-    return (worst, f"largest fall {number(change, signed=True)}") if change < 0 else (None, "")
+        least = min(right)
+        marked = len(right) > 1 and least < 0.5
+        return (right.index(least), f"least likely right, p = {number(least)}") if marked else (None, "")
+    fall = score.curve.fall
+    return (None, "") if fall is None else (fall, f"largest fall {number(score.steps[fall].change, signed=True)}")
 
 
 def _step(step: Step, index: int, shade: str, mark: str) -> str:
-    said = f"step {index + 1}: {number(step.change, signed=True)}, reward {number(step.reward)}"
+    first = "" if index else " since the start"
+    said = f"step {index + 1}: {number(step.change, signed=True)}{first}, reward {number(step.reward)}"
     if step.probability is not None:
         said += f", right with p = {number(step.probability)}"
     style = f"background:{shade};border-radius:3px;padding:1px 2px"
@@ -130,7 +133,9 @@ def _step(step: Step, index: int, shade: str, mark: str) -> str:
 
 def _legend(score: ThinkingScore, scale: float) -> str:
     judged = score.steps[0].probability is not None
-    said = "probability that the step is right" if judged else "change of the reward in the step"
+    said = "probability that the step is right" if judged else "change of the reward in a step (not of the first)"
+    if not judged and not scale:
+        return ""  # one step alone, or none that changes anything: there is no scale to show
     values = ("0", "0.5", "1") if judged else [number(value, signed=bool(value)) for value in (-scale, 0.0, scale)]
     widest = 1.0 if judged else scale
     stops = ",".join(colour(share * widest, widest) for share in (-1, -0.5, 0, 0.5, 1))
@@ -141,25 +146,38 @@ def _legend(score: ThinkingScore, scale: float) -> str:
     return f'<div style="max-width:20rem;margin-top:8px;font-size:85%">{said}{bar}{numbers}</div>'
 
 
-def _table(score: ThinkingScore) -> str:
-    worth = [
+def parts(score: ThinkingScore) -> list[tuple[str, float | None, str]]:
+    """Name, reward and meaning of each part of a response's reward."""
+    return [
         ("overall", score.overall, "the whole response"),
         ("answer alone", score.answer_alone, "the response with its thinking taken out"),
         ("contribution of the thinking", score.contribution, "overall − answer alone"),
         ("thinking", score.thinking, "read where the thinking ends"),
         ("answer given thinking", score.answer_given_thinking, "overall − thinking"),
-        ("lowest step", score.min_step, "the min form of the curve"),
-        ("mean over steps", score.curve.mean_step, "the mean form"),
-        ("last step", score.last_step, "before the end of the turn"),
+        ("lowest step", score.min_step, "the least reward at the end of a step, of thinking or answer"),
+        ("mean over steps", score.mean_step, "the mean reward at the ends of all steps"),
+        ("last step", score.last_step, "at the end of the last step, before the token that ends the turn"),
     ]
+
+
+SCALE = (
+    "Rewards are on the scale of this model, which has no zero and no unit of its own: compare them with each other, "
+    "for one prompt, as differences."
+)
+
+
+def _table(score: ThinkingScore) -> str:
     rows = "".join(
         f'<tr><td style="padding:3px 12px 3px 0;{_LINE}">{name}</td>'
         f'<td style="padding:3px 12px;text-align:right;font-variant-numeric:tabular-nums;{_LINE}">{number(value)}</td>'
         f'<td style="padding:3px 0;opacity:.7;text-align:left;{_LINE}">{meaning}</td></tr>'
-        for name, value, meaning in worth
+        for name, value, meaning in parts(score)
     )
     facts = " · ".join(_facts(score))
-    return f'<table style="border-collapse:collapse">{rows}</table><p style="opacity:.8">{facts}</p>'
+    return (
+        f'<table style="border-collapse:collapse">{rows}</table><p style="opacity:.8">{facts}</p>'
+        f'<p style="opacity:.7;font-size:85%">{SCALE}</p>'
+    )
 
 
 def _facts(score: ThinkingScore) -> Iterator[str]:

@@ -29,7 +29,7 @@ class HeldOut:
         proxy: the reward function that is optimised.
         reward: another one that is not, called in the same way: a second reward model, a check of the answer.
         rows: the held-out prompts, as rows with ``prompt`` and whatever columns the two functions want; ``tools`` and
-            ``chat_template_kwargs`` reach the policy's template too, as in training.
+            ``chat_template_kwargs`` reach the policy's template too. A row without the latter gets the trainer's own.
         every: optimiser steps between two evaluations.
         max_new_tokens, temperature: of generation; 1.0 samples from the policy itself.
         generation: further arguments of ``generate``. Without them nothing but the temperature shapes the sampling,
@@ -50,7 +50,6 @@ class HeldOut:
     batch_size: int = 16
     seed: int = 0
     generation: Mapping[str, Any] = field(default_factory=dict)
-    _columns: dict[str, list[Any]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.rows = list(self.rows)
@@ -58,24 +57,29 @@ class HeldOut:
             raise UsageError("rows: held-out prompts are needed, each row with a prompt")
         if self.every < 1:
             raise UsageError(f"every {self.every}: must be at least 1")
-        names = dict.fromkeys(name for row in self.rows for name in row if name != "prompt")
-        self._columns = {name: [row.get(name) for row in self.rows] for name in names}
 
-    def __call__(self, model: Any, tokenizer: Any) -> dict[str, float]:
+    def __call__(
+        self, model: Any, tokenizer: Any, chat_template_kwargs: Mapping[str, Any] | None = None
+    ) -> dict[str, float]:
         """Generate with ``model`` and judge.
 
         Args:
             model: the policy, whole on this process (not split over GPUs by FSDP or ZeRO-3).
             tokenizer: the policy's.
+            chat_template_kwargs: what the trainer gives the template, ``args.chat_template_kwargs`` of TRL's; for rows
+                that have none of their own.
 
         Returns:
             ``proxy``, ``proxy_std``, ``held_out`` and ``held_out_std``, over responses that have these rewards.
         """
-        completions, ids = self._generate(model, tokenizer)
-        prompts = [row["prompt"] for row in self.rows]
+        rows = [_with_variables(row, chat_template_kwargs) for row in self.rows]
+        completions, ids = self._generate(model, tokenizer, rows)
+        prompts = [row["prompt"] for row in rows]
+        names = dict.fromkeys(name for row in rows for name in row if name != "prompt")
+        columns = {name: [row.get(name) for row in rows] for name in names}
         found: dict[str, float] = {}
         for name, reward in (("proxy", self.proxy), ("held_out", self.reward)):
-            values = _raw(reward, prompts=prompts, completions=completions, completion_ids=ids, **self._columns)
+            values = _raw(reward, prompts=prompts, completions=completions, completion_ids=ids, **columns)
             known = np.array([np.nan if value is None else value for value in values], dtype=float)
             known = known[np.isfinite(known)]
             if len(known):
@@ -84,11 +88,13 @@ class HeldOut:
                 found[f"{name}_std"] = float(known.std(ddof=1))
         return found
 
-    def _generate(self, model: Any, tokenizer: Any) -> tuple[list[Any], list[list[int]]]:
+    def _generate(
+        self, model: Any, tokenizer: Any, rows: Sequence[Mapping[str, Any]]
+    ) -> tuple[list[Any], list[list[int]]]:
         """One sampled response per prompt, as the trainer would hand it over (text, or a list of one message); ids."""
         import torch
 
-        prompts = [row["prompt"] for row in self.rows]
+        prompts = [row["prompt"] for row in rows]
         training, side = model.training, tokenizer.padding_side
         devices = [model.device] if model.device.type == "cuda" else []
         ids: list[list[int]] = []
@@ -98,7 +104,7 @@ class HeldOut:
                 torch.manual_seed(self.seed)
                 model.eval()
                 for start in range(0, len(prompts), self.batch_size):
-                    ids += self._sampled(model, tokenizer, self.rows[start : start + self.batch_size])
+                    ids += self._sampled(model, tokenizer, rows[start : start + self.batch_size])
         finally:
             tokenizer.padding_side = side
             model.train(training)
@@ -128,6 +134,11 @@ def _ended(ids: list[int], tokenizer: Any) -> list[int]:
     while ids and ids[-1] == tokenizer.pad_token_id:  # ended by another token of the generation config
         ids = ids[:-1]
     return ids
+
+
+def _with_variables(row: Mapping[str, Any], given: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The row with the trainer's template variables, unless it has its own."""
+    return {**row, "chat_template_kwargs": dict(given)} if given and not row.get("chat_template_kwargs") else row
 
 
 def _prompt_ids(tokenizer: Any, row: Mapping[str, Any]) -> list[int]:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rewardsmith.encoding.template import plain
-from rewardsmith.errors import ModelError, RewardsmithError, UsageError
+from rewardsmith.errors import RewardsmithError, UsageError
 from rewardsmith.integrations.judge import Judge, Shaping, group_numbers
 from rewardsmith.integrations.thinking_verdict import ThinkingVerdict, has_form, summarise
 from rewardsmith.integrations.trainer_function import TrainerFunction, name_of, warn_of_processes
 from rewardsmith.model.load import LoadOptions
-from rewardsmith.model.process_scores import NO_PROCESS_HEAD
+from rewardsmith.model.process_scores import no_process_head
 from rewardsmith.model.reward_model import RewardModel
 from rewardsmith.model.thinking_scores import (
     AskedThinking,
@@ -141,6 +141,9 @@ class ThinkingReward(TrainerFunction):
         self.anneal, self.answer, self.tags = _one_of("anneal", anneal, _ANNEAL), answer, tags
         _one_of("answer", answer, ("alone", "overall"))
         self.thinking = _one_of("thinking", thinking, ("reward", *_FORMS))
+        per_token = number("thinking reward", "per_token", per_token, low=0)
+        free_tokens = number("thinking reward", "free_tokens", free_tokens, low=0)
+        limit = number("thinking reward", "limit", limit, low=0, above=True)
         self._cost = LengthPenalty(per_token, free_tokens, limit) if per_token else None
         judge = Judge(model, shaping=shaping, prefill=prefill, load=load)
         super().__init__(judge, name or f"{name_of(model, judge)}-thinking")
@@ -149,7 +152,7 @@ class ThinkingReward(TrainerFunction):
         (judging,) = self.judge.scorer.models
         check_causal(judging)
         if thinking in _FORMS and judging.process is None:
-            raise ModelError(NO_PROCESS_HEAD)
+            raise no_process_head(judging.loaded_from)
         self._budget = Budget(budget)
         self.answer_shaping = _checked(self.judge.shaping)
         if thinking_shaping is None:

@@ -134,7 +134,8 @@ class RewardWatch(TrainerCallback):
         """Generate and judge, when that was asked for and it is time; the next record will have it."""
         if not self.generate or state.global_step % self.generate.every:
             return
-        found = [self.generate(kwargs["model"], kwargs["processing_class"]) if state.is_world_process_zero else {}]
+        asked = (kwargs["model"], kwargs["processing_class"], getattr(args, "chat_template_kwargs", None))
+        found = [self.generate(*asked) if state.is_world_process_zero else {}]
         # All processes must come to the same decision.
         self._judged.append({"step": state.global_step, **broadcast_object_list(found)[0]})
 

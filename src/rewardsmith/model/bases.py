@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib.util
 import os
@@ -61,8 +62,18 @@ def resolve(name: str, *, adapters: bool = False, **hub: Any) -> Path:
     if path.exists():
         raise ModelError(f"{name}: a file, not a model folder; give the folder that holds config.json")
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise FileError(f"{name}: no such folder")
+        raise FileError(f"{name}: no such folder{_meant(path)}")
     return _from_hub(name, hub)
+
+
+def _meant(path: Path) -> str:
+    """`` (did you mean out/rm?)``, the folder beside with the most similar name; empty when none is like it."""
+    try:
+        beside = [one.name for one in path.parent.iterdir() if one.is_dir()]
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    return f" (did you mean {path.parent / near[0]}?)" if near else ""
 
 
 def _from_hub(name: str, how: dict[str, Any]) -> Path:
@@ -76,12 +87,30 @@ def _from_hub(name: str, how: dict[str, Any]) -> Path:
             more = [*_HUB_FILES, "*.bin", "*.bin.index.json"]
             folder = Path(snapshot_download(name, allow_patterns=more, **how))
     except Exception as error:  # network, authentication and naming errors come from several libraries
-        reason = " ".join(str(error).split())[:200]
         raise ModelError(
-            f"{name}: neither a local folder nor a model that the Hugging Face hub gave us; check the name, the "
-            f"network, and HF_TOKEN (environment or .env) [{type(error).__name__}: {reason}]"
+            f"{name}: no folder of this name here{_meant(Path(name))}, and as an id of the Hugging Face hub it could "
+            f"not be fetched: {_why(error)}"
         ) from error
     return folder
+
+
+def _why(error: Exception) -> str:
+    """What kept the hub from giving a model, and the remedy, without the library's own account of it."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.HFValidationError):
+        return "it is no id, which looks like org/name"
+    if isinstance(error, errors.GatedRepoError):  # a kind of RepositoryNotFoundError
+        return "its owner asks you to accept terms on its page first; then set HF_TOKEN (environment or .env)"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "the hub has none, or it is private; check the name, or set HF_TOKEN (environment or .env)"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return "it has no such revision; check the name of the branch, tag or commit"
+    if isinstance(error.__cause__, errors.OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set, and it was not downloaded before"
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return "the hub cannot be reached; check the network"
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _smollm2() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from rewardsmith.encoding.tree import Tree
 from rewardsmith.errors import ModelError, UsageError
 from rewardsmith.model.as_loaded import as_loaded
 from rewardsmith.model.read_places import read_places, tree_of
+from rewardsmith.model.response_scores import check_finite, check_lengths
 from rewardsmith.model.steps import split_steps
 from rewardsmith.model.thinking_scores import check_causal
 
@@ -23,14 +25,23 @@ if TYPE_CHECKING:
 
 SEPARATOR = "\n"
 
-NO_PROCESS_HEAD = (
-    "there is no process head, which judges steps; train one on this model: "
-    "rewardsmith train --method process --base MODEL --data STEPS.jsonl -o OUT"
-)
 NO_REWARD_HEAD = (
     "this model has a process head and no reward head: it judges steps (rewardsmith score-steps, model.score_steps); "
     "for rewards, start from a reward model: rewardsmith train --method process --base REWARD_MODEL"
 )
+
+
+def no_process_head(name: str | None = None) -> ModelError:
+    """What to say of a model without a process head.
+
+    Args:
+        name: its folder or id; None for a model that was never loaded from one.
+    """
+    place, base = (f"{name}: ", shlex.quote(name)) if name else ("", "MODEL")
+    return ModelError(
+        f"{place}there is no process head, which judges steps; train one on this model: "
+        f"rewardsmith train --method process --base {base} --data STEPS.jsonl -o OUT"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +155,8 @@ def score_steps(
         TemplateError: a text that the template refuses, or changes so that its tokens cannot be found.
     """
     if model.process is None:
-        raise ModelError(NO_PROCESS_HEAD)
-    if isinstance(prompts, str) or isinstance(responses, str) or len(prompts) != len(responses):
-        raise UsageError(
-            f"prompts and responses must be lists of equal length, not {len(prompts)} and {len(responses)}"
-        )
+        raise no_process_head(model.loaded_from)
+    check_lengths(prompts, responses)
     asked = [
         ask_steps(model, prompt, response, separator=separator, variables=variables)
         for prompt, response in zip(prompts, responses, strict=True)
@@ -213,11 +221,11 @@ def score_asked_steps(
 ) -> list[StepScores]:
     """Read what :func:`ask_steps` gave, in order."""
     if model.process is None:
-        raise ModelError(NO_PROCESS_HEAD)
+        raise no_process_head(model.loaded_from)
     found: list[list[float]] = [[] for _ in asked]
     for numbers, features in step_features(model, asked, budget=budget, progress=progress):
         logits = model.process.logits(features).tolist()
-        model._check_finite(logits)
+        check_finite(model, logits)
         for number, logit in zip(numbers, logits, strict=True):
             found[number].append(logit)
     scores = []

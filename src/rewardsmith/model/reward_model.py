@@ -5,43 +5,32 @@ One object renders, packs, reads and scores, so the reward is the same wherever 
 
 from __future__ import annotations
 
-import copy
-import json
-import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from rewardsmith.encoding.template import Mode, Rendered, Template, coerce, default_mode
-from rewardsmith.encoding.tree import Tree, build
-from rewardsmith.errors import ModelError, UsageError
-from rewardsmith.model import adapter, goldens, reading
+from rewardsmith.encoding.template import Mode, Rendered, Template
+from rewardsmith.encoding.tree import Tree
+from rewardsmith.errors import ModelError
 from rewardsmith.model import attributes as attribute_heads
-from rewardsmith.model import contract as contracts
-from rewardsmith.model import ensemble as ensembles
-from rewardsmith.model import posterior as posteriors
-from rewardsmith.model import process as processes
-from rewardsmith.model.as_loaded import as_loaded
+from rewardsmith.model import facts, goldens, make, reading, response_scores
 from rewardsmith.model.attributes import AttributeHeads
-from rewardsmith.model.backbone import Backbone, Pooling, find_head, head_name, probe
-from rewardsmith.model.bases import resolve
+from rewardsmith.model.backbone import Backbone, Pooling
+from rewardsmith.model.budget import positions
 from rewardsmith.model.contract import Contract, Golden
 from rewardsmith.model.ensemble import Ensemble
-from rewardsmith.model.fingerprint import fingerprint, sha256
-from rewardsmith.model.hardware import dtype_name, fitting_positions, free_memory, pick_device, trained_dtype
-from rewardsmith.model.load import LoadOptions, head_weight, load_network, load_tokenizer
+from rewardsmith.model.hardware import dtype_name
+from rewardsmith.model.load import LoadOptions
 from rewardsmith.model.posterior import Posterior
 from rewardsmith.model.prefixes import PrefixCache
 from rewardsmith.model.process import ProcessHead
-from rewardsmith.model.quantise import is_quantised
 from rewardsmith.model.tree_attention import Past
 from rewardsmith.shaping import Pipeline
-from rewardsmith.shaping.pipeline import FILE as SHAPING_FILE
 from rewardsmith.types import ScoredResponse, Text
 
 if TYPE_CHECKING:
@@ -49,12 +38,6 @@ if TYPE_CHECKING:
     from rewardsmith.model.process_scores import StepScores
     from rewardsmith.model.thinking_scores import ThinkingScore
     from rewardsmith.thinking.tags import Tags
-
-logger = logging.getLogger("rewardsmith")
-
-# Positions per forward pass. On a CPU more than this only costs memory; a GPU wants more to be busy.
-BUDGET = {"cpu": 2048, "cuda": 16384, "mps": 4096}
-LEAST_BUDGET = 256
 
 
 @dataclass(repr=False)
@@ -116,42 +99,7 @@ class RewardModel:
             ModelError: no such model, no reward head, or a head of several outputs.
             ContractError: the template, tokenizer or head changed since it was trained.
         """
-        options = replace(options or LoadOptions(), **more)
-        folder = resolve(str(path_or_id), adapters=True)
-        contract = contracts.read(folder)
-        if contract is not None and options.dtype == "auto":
-            options = replace(options, dtype=trained_dtype(contract.dtype, pick_device(options.device)))
-        tokenizer = load_tokenizer(folder, trust_remote_code=options.trust_remote_code)
-        if adapter.is_adapter(folder):
-            network = adapter.load_adapted(folder, tokenizer, options)
-            stored = adapter.stored_head(folder, head_name(network))
-        else:
-            network = load_network(folder, tokenizer, options, fresh_head=False)
-            stored = head_weight(folder, network)
-        ensemble = ensembles.read(folder)
-        segments = _segments(tokenizer) and (contract is None or contract.mode != "text")
-        backbone = probe(network, _pooling(contract), segments=segments, attention=options.attention)
-        head = _float32_head(backbone, stored)
-        process = processes.read(folder, head.in_features)
-        attributes = attribute_heads.read(folder, head.in_features)
-        if contract is None:
-            template = Template(tokenizer, default_mode(tokenizer, causal=backbone.causal))
-            contract = _plain_contract(backbone, template, str(path_or_id))
-        else:
-            template = Template(tokenizer, contract.mode, contract.template_kwargs)  # type: ignore[arg-type]
-            if dtype_name(backbone.dtype) != contract.dtype:
-                logger.info("trained in %s, scored here in %s", contract.dtype, dtype_name(backbone.dtype))
-            actual = {
-                **template.fingerprint(),
-                **_heads(head, ensemble, process, attributes),
-                "layers": backbone.layers,
-            }
-            contracts.check(contract, folder, actual)
-        posterior, device = posteriors.read(folder), backbone.device
-        extras = (posterior and posterior.to(device), ensemble and ensemble.to(device))
-        shaping = Pipeline.load(folder) if (folder / SHAPING_FILE).is_file() else None
-        extras = (*extras, shaping, process and process.to(device), attributes and attributes.to(device))
-        return cls(backbone, head, template, contract, *extras, loaded_from=str(path_or_id))
+        return make.load(cls, str(path_or_id), replace(options or LoadOptions(), **more))
 
     @classmethod
     def from_base(
@@ -172,15 +120,9 @@ class RewardModel:
             max_length: tokens; None means what the model's positions allow.
         """
         options = replace(options or LoadOptions(), **more)
-        folder = resolve(str(base))
-        tokenizer = load_tokenizer(folder, trust_remote_code=options.trust_remote_code)
-        network = load_network(folder, tokenizer, options, fresh_head=True)
-        backbone = probe(network, pooling, segments=_segments(tokenizer), attention=options.attention)
-        template = Template(tokenizer, default_mode(tokenizer, causal=backbone.causal), template_kwargs or {})
-        contract = _plain_contract(backbone, template, str(base))
-        if max_length is not None:
-            contract = replace(contract, max_length=max_length)
-        return cls(backbone, _float32_head(backbone, head_weight(folder, network)), template, contract)
+        return make.from_base(
+            cls, str(base), options, pooling=pooling, max_length=max_length, template_kwargs=template_kwargs
+        )
 
     @classmethod
     def around(
@@ -206,13 +148,7 @@ class RewardModel:
         Raises:
             ModelError: the network has no head, or one of several outputs.
         """
-        if find_head(network).out_features != 1:
-            raise ModelError(f"num_labels={network.config.num_labels}: a reward model has one output; load it with 1")
-        training = network.training
-        backbone = probe(network.eval(), pooling, segments=_segments(tokenizer) and mode != "text", attention=attention)
-        network.train(training)
-        template = Template(tokenizer, mode or default_mode(tokenizer, causal=backbone.causal))
-        return cls(backbone, _float32_head(backbone, None), template, _plain_contract(backbone, template, base))
+        return make.around(cls, network, tokenizer, base=base, pooling=pooling, attention=attention, mode=mode)
 
     # -- scoring
 
@@ -293,14 +229,13 @@ class RewardModel:
             UsageError: unequal lengths.
             TemplateError: a text that the template refuses.
         """
-        return self.score_rendered(*self._rendered(prompts, responses), budget=budget)
+        return self.score_rendered(*response_scores.render(self, prompts, responses), budget=budget)
 
     @property
     def members(self) -> torch.Tensor | None:
         """The heads of the ensemble, [K, d] float32; None without one."""
         return self.ensemble.members if self.ensemble else None
 
-    @as_loaded
     def member_rewards(
         self, prompts: Sequence[Any], responses: Sequence[Any], *, budget: int | None = None
     ) -> list[list[float]]:
@@ -313,36 +248,17 @@ class RewardModel:
             UsageError: unequal lengths, or the model carries no ensemble.
             TemplateError: a text that the template refuses.
         """
-        if self.ensemble is None:
-            raise UsageError("this model carries no ensemble: train it with --method head --ensemble K")
-        keys, rendered = self._rendered(prompts, responses)
-        found: list[list[float]] = [[] for _ in rendered]
-        for indices, features in self._features(keys, rendered, budget):
-            rewards = self.member_values(features).tolist()
-            self._check_finite(value for row in rewards for value in row)
-            for index, row in zip(indices, rewards, strict=True):
-                found[index] = row
-        return found
+        return response_scores.member_rewards(self, prompts, responses, budget=budget)
 
     def member_values(self, features: torch.Tensor) -> torch.Tensor:
         """[R, d] features -> [R, K] rewards of the ensemble's members, normalised as the contract says."""
         assert self.ensemble is not None
         return (self.ensemble.rewards(features) - self.contract.mean) / self.contract.std
 
-    def _rendered(self, prompts: Sequence[Any], responses: Sequence[Any]) -> tuple[list[Any], list[Rendered]]:
-        """Prompts, as keys by which to share them, and the tokens of every response."""
-        if isinstance(prompts, str) or isinstance(responses, str) or len(prompts) != len(responses):
-            raise UsageError(
-                f"prompts and responses must be lists of equal length, not {len(prompts)} and {len(responses)}"
-            )
-        pairs = [(coerce(prompt), coerce(response)) for prompt, response in zip(prompts, responses, strict=True)]
-        return [p for p, _ in pairs], [self.render(p, r) for p, r in pairs]
-
     def render(self, prompt: Text, response: Text, **row: Any) -> Rendered:
         """Tokens of one response for scoring: cut to the contract's ``max_length`` from the oldest end."""
         return self.template.render(prompt, response, max_length=self.contract.max_length, **row)
 
-    @as_loaded
     def score_rendered(
         self,
         keys: Sequence[Any],
@@ -356,44 +272,7 @@ class RewardModel:
         Args:
             prefixes: keeps the prompts' keys and values for the next call (where attention works tree by tree).
         """
-        scored: list[ScoredResponse | None] = [None] * len(rendered)
-        for indices, features in self._features(keys, rendered, budget, prefixes):
-            rewards = self.rewards(features).tolist()
-            errors = self.standard_errors(features)
-            members = self.member_values(features).tolist() if self.ensemble else [None] * len(rewards)
-            named = self.attributes.by_name(features) if self.attributes else [None] * len(rewards)
-            self._check_finite(rewards)
-            for index, reward, error, each, by_name in zip(indices, rewards, errors, members, named, strict=True):
-                item = rendered[index]
-                each = each and tuple(each)
-                scored[index] = ScoredResponse(reward, error, item.truncated, len(item.ids), item.own, each, by_name)
-        return [item for item in scored if item is not None]
-
-    def _features(
-        self,
-        keys: Sequence[Any],
-        rendered: Sequence[Rendered],
-        budget: int | None,
-        prefixes: PrefixCache | None = None,
-    ) -> Iterator[tuple[list[int], torch.Tensor]]:
-        """Indices into ``rendered``, R at a time, and their features [R, d]; equal ``keys`` share a prefix."""
-        groups: dict[Any, list[int]] = {}
-        for index, key in enumerate(keys):
-            groups.setdefault(key, []).append(index)
-        order = [index for group in groups.values() for index in group]
-        trees = [build([rendered[index] for index in group]) for group in groups.values()]
-        pasts = None
-        if prefixes is not None and self.backbone.by_tree:
-            trees, pasts = prefixes.prepare(list(groups), trees)
-        for places, features in self.read(trees, budget=budget, pasts=pasts):
-            yield [order[place] for place in places], features[0]
-        if prefixes is not None:
-            prefixes.trim()
-
-    def _check_finite(self, rewards: Iterable[float]) -> None:
-        if not all(map(math.isfinite, rewards)):
-            kind = dtype_name(self.backbone.dtype)
-            raise ModelError(f"a reward is not a finite number in {kind}; use --dtype float32 or bfloat16")
+        return response_scores.score_rendered(self, keys, rendered, budget=budget, prefixes=prefixes)
 
     def rewards(self, features: torch.Tensor) -> torch.Tensor:
         """[R, d] features -> [R] rewards, normalised as the contract says.
@@ -430,12 +309,7 @@ class RewardModel:
     @property
     def budget(self) -> int:
         """Positions per forward pass: what keeps this device busy, or less where its free memory holds less."""
-        read, device = self.backbone, self.backbone.device
-        most, free = BUDGET.get(device.type, BUDGET["cpu"]), free_memory(device)
-        if free is None:
-            return most
-        config, mask = read.network.config.get_text_config(), read.shares and not read.by_tree
-        return max(LEAST_BUDGET, min(most, fitting_positions(free, config, read.dtype.itemsize, dense_mask=mask)))
+        return positions(self.backbone)
 
     def as_reward_func(self, shaping: Any = None, name: str | None = None, **options: Any) -> RewardFunction:
         """This model as a reward function for TRL's GRPOTrainer and RLOOTrainer.
@@ -453,16 +327,7 @@ class RewardModel:
 
     def identity(self) -> str:
         """24 hexadecimal digits that stand for everything a score depends on: weights, contract, and how it is run."""
-        network = self.backbone.network
-        how = (
-            is_quantised(network),
-            network.config._attn_implementation,
-            self.backbone.device.type,
-            self.backbone.shares,
-        )
-        heads = [_head_sha256(self.head), *(one.sha256() if one else "" for one in (self.ensemble, self.posterior))]
-        settings = (json.dumps(asdict(self.contract), sort_keys=True), *heads, repr(how))
-        return fingerprint(network, dtype_name(self.backbone.dtype), *settings)
+        return facts.identity(self)
 
     def verify(self) -> list[tuple[Golden, float]]:
         """Rescore the contract's golden cases.
@@ -480,13 +345,7 @@ class RewardModel:
 
     def sealed(self, **changes: Any) -> RewardModel:
         """A copy whose contract has ``changes``, current fingerprints and fresh goldens: done once, after training."""
-        now = {
-            **self.template.fingerprint(),
-            **_heads(self.head, self.ensemble, self.process, self.attributes),
-            "layers": self.backbone.layers,
-            "dtype": dtype_name(self.backbone.dtype),
-            "goldens": (),
-        }
+        now = {**self.template.fingerprint(), **facts.of_weights(self), "goldens": ()}
         contract = replace(self.contract, **{**now, **changes})
         sealed = replace(self, contract=contract)
         sealed.contract = replace(contract, goldens=goldens.make(sealed))
@@ -503,56 +362,6 @@ class RewardModel:
         """
         from rewardsmith.model.save import save
 
-        heads, contract = _heads(self.head, self.ensemble, self.process, self.attributes), self.contract
-        as_it_is = {**heads, "dtype": dtype_name(self.backbone.dtype), "layers": self.backbone.layers}
+        contract, as_it_is = self.contract, facts.of_weights(self)
         holds = contract.goldens and all(getattr(contract, name) == value for name, value in as_it_is.items())
         return save(self if holds else self.sealed(), Path(path))
-
-
-def _segments(tokenizer: Any) -> bool:
-    return "token_type_ids" in tokenizer.model_input_names
-
-
-def _pooling(contract: Contract | None) -> Pooling | None:
-    return contract.pooling if contract else None  # type: ignore[return-value]
-
-
-def _float32_head(backbone: Backbone, stored: torch.Tensor | None) -> nn.Linear:
-    head = copy.deepcopy(backbone.head).float().requires_grad_(False)
-    if stored is not None:
-        head.weight.copy_(stored)
-    return head.to(backbone.device)
-
-
-def _head_sha256(head: nn.Linear) -> str:
-    return sha256(*([head.weight] if head.bias is None else [head.weight, head.bias]))
-
-
-def _heads(
-    head: nn.Linear, ensemble: Ensemble | None, process: ProcessHead | None, attributes: AttributeHeads | None
-) -> dict[str, Any]:
-    """What the contract says of head, ensemble, process head and attribute heads."""
-    hashes = {"members_sha256": ensemble and ensemble.sha256(), "process_head_sha256": process and process.sha256()}
-    return {"head_sha256": _head_sha256(head), **hashes, **attribute_heads.facts(attributes)}
-
-
-def _plain_contract(backbone: Backbone, template: Template, name: str) -> Contract:
-    """The contract of a checkpoint that came without one: what its config says, OpenRLHF's mean and std included."""
-    config = backbone.network.config
-    prints = template.fingerprint()
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None) or 4096
-    # RoBERTa's tokenizer knows that two of its positions cannot be used; others say "very many".
-    positions = min(positions, template.tokenizer.model_max_length)
-    return Contract(
-        mode=template.mode,
-        template_sha256=prints["template_sha256"],
-        tokenizer_sha256=prints["tokenizer_sha256"],
-        max_length=int(positions),
-        pooling=backbone.pooling,
-        layers=backbone.layers,
-        dtype=dtype_name(backbone.dtype),
-        template_kwargs=dict(template.kwargs),
-        mean=float(getattr(config, "mean", None) or 0.0),
-        std=float(getattr(config, "std", None) or 1.0),
-        base_model=name,
-    )

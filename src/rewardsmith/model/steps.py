@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from statistics import median
 from typing import Literal
 
 from rewardsmith.thinking.lines import lines_or_sentences
 from rewardsmith.thinking.parse import Thinking
 
 Part = Literal["thinking", "answer"]
+
+_COUNTS = 0.5
+_LEAST = 1e-3  # rewards are equal to 1e-4 in float32, and are shown to three places
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,8 @@ class Curve:
 
         min_step = min_i r_i      last_step = r_n      mean_step = (1/n) sum_i r_i      worst = argmin_i d_i
 
+    The steps are those of the whole response, of its thinking and of its answer; without thinking, of the answer alone.
+
     Args:
         start: r_0, read just before the first step; at the first token of a response that begins with a step.
         steps: in order.
@@ -106,6 +112,20 @@ class Curve:
     def worst(self) -> int | None:
         """Index of the step at which the reward falls most (or rises least), the first of equals."""
         return min(range(len(self.steps)), key=lambda index: self.steps[index].change) if self.steps else None
+
+    @property
+    def fall(self) -> int | None:
+        """Index of the step with the largest fall, where it is one to look at; None where no step is.
+
+        The first step is left out: its change is mostly that there is a response at all. A fall counts when it is at
+        least ``_COUNTS`` times the median absolute change of the other steps, of which there must be one.
+        """
+        later = range(1, len(self.steps))
+        if len(later) < 2:
+            return None
+        worst = min(later, key=lambda index: self.steps[index].change)
+        usual = median(abs(self.steps[index].change) for index in later if index != worst)
+        return worst if self.steps[worst].change <= -max(_LEAST, _COUNTS * usual) else None
 
 
 def curve(

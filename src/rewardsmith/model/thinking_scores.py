@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from rewardsmith.encoding.places import Placed, place
 from rewardsmith.encoding.template import Rendered, coerce
 from rewardsmith.encoding.tree import Tree
-from rewardsmith.errors import ModelError, UsageError
+from rewardsmith.errors import ModelError
 from rewardsmith.model.as_loaded import as_loaded
 from rewardsmith.model.read_places import read_places, tree_of
+from rewardsmith.model.response_scores import check_lengths, scored
 from rewardsmith.model.steps import Curve, Part, Step, curve, split_steps
 from rewardsmith.shaping import RepetitionPenalty
 from rewardsmith.thinking.boundary import tokenizer_tags
@@ -119,8 +120,8 @@ class ThinkingScore:
         facts = ("thinking_tokens", "answer_tokens", "share", "repetition", "closed", "opened", "prefilled")
         forms = ("min_step", "last_step", "mean_step")
         steps = [{name: getattr(step, name) for name in Step.__dataclass_fields__} for step in self.steps]
-        more = {"start": self.curve.start, "worst_step": self.curve.worst, "steps": steps}
-        return {**{name: getattr(self, name) for name in (*names, *facts, *forms)}, **more}
+        more = {"start": self.curve.start, "worst_step": self.curve.worst, "fall_step": self.curve.fall}
+        return {**{name: getattr(self, name) for name in (*names, *facts, *forms)}, **more, "steps": steps}
 
     def _repr_html_(self) -> str:
         from rewardsmith.evaluation.thinking_page import fragment
@@ -177,10 +178,8 @@ def score_thinking(
         UsageError: unequal lengths.
         TemplateError: a text that the template refuses, or changes so that its tokens cannot be found.
     """
-    count = len(prompts)
-    if isinstance(prompts, str) or isinstance(responses, str) or count != len(responses):
-        raise UsageError(f"prompts and responses must be lists of equal length, not {count} and {len(responses)}")
-    each = [variables] * count if variables is None or isinstance(variables, Mapping) else variables
+    check_lengths(prompts, responses)
+    each = [variables] * len(prompts) if variables is None or isinstance(variables, Mapping) else variables
     asked = [
         ask_thinking(model, prompt, response, tags=tags, variables=one)
         for prompt, response, one in zip(prompts, responses, each, strict=True)
@@ -270,15 +269,10 @@ def _read(
     """Number of the response, counted through the trees, and what is read at each of its places, in order."""
     pad = model.template.tokenizer.pad_token_id
     for numbers, features in read_places(model.backbone, trees, [places for _, places in wanted], pad, budget):
-        rewards = model.rewards(features).tolist()
-        model._check_finite(rewards)
-        members = model.member_values(features).tolist() if model.ensemble else [None] * len(rewards)
-        right = model.process.logits(features).sigmoid().tolist() if model.process else [None] * len(rewards)
-        errors = model.standard_errors(features)
-        for number, reward, error, each, p in zip(numbers, rewards, errors, members, right, strict=True):
-            item = wanted[number][0]
-            scored = ScoredResponse(reward, error, item.truncated, len(item.ids), item.own, each and tuple(each))
-            yield number, (scored, p)
+        scores = scored(model, features, [wanted[number][0] for number in numbers])
+        right = model.process.logits(features).sigmoid().tolist() if model.process else [None] * len(scores)
+        for number, score, p in zip(numbers, scores, right, strict=True):
+            yield number, (score, p)
 
 
 def _score(one: AskedThinking, read: Sequence[Reading], alone: Reading) -> ThinkingScore:

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from rewardsmith.errors import UsageError
+from rewardsmith.types import ScoredResponse
+
+if TYPE_CHECKING:
+    from rewardsmith.model.reward_model import RewardModel
 
 Aggregate = Callable[[Sequence[float]], float]
 
@@ -34,6 +40,40 @@ def check_aggregate(name: str) -> None:
     """
     if name != "auto" and name not in AGGREGATES:
         raise UsageError(f"aggregate {name!r}: use auto, {', '.join(AGGREGATES)}")
+
+
+def aggregate_for(name: str, models: Sequence[RewardModel]) -> Aggregate | None:
+    """The function that makes one reward of the members', None for the main head.
+
+    Raises:
+        UsageError: no model, an unknown name, or one that needs members the model does not have.
+    """
+    if not models:
+        raise UsageError("a scorer needs at least one reward model")
+    check_aggregate(name)
+    if len(models) > 1:
+        return AGGREGATES["mean" if name == "auto" else name]
+    if name == "auto":
+        return None
+    if models[0].ensemble is None:
+        raise UsageError(f"aggregate {name!r} {NO_MEMBERS}")
+    return AGGREGATES[name]
+
+
+def combined(results: Sequence[ScoredResponse], aggregate: Aggregate | None) -> ScoredResponse:
+    """The models' results of one response as one."""
+    if len(results) > 1:
+        members = tuple(result.reward for result in results)
+        longest = max(results, key=lambda result: result.tokens)
+        truncated = any(result.truncated for result in results)
+        # The members' spread is at hand (disagreement); a standard error of one head is not that of the vote.
+        first = replace(longest, reward_se=None, truncated=truncated, members=members, attributes=None)
+    else:
+        first = results[0]
+    if aggregate is None:
+        return first
+    assert first.members is not None
+    return replace(first, reward=float(aggregate(first.members)), reward_se=None)
 
 
 def name_of(aggregate: Aggregate | None) -> str:

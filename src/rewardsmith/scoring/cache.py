@@ -11,6 +11,7 @@ import hashlib
 import sqlite3
 import struct
 import threading
+import time
 from array import array
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -54,7 +55,7 @@ class ScoreCache:
             self._file.execute("BEGIN")  # mark and tables of one moment: another process may be making the file
             self._refuse_others()  # before anything is written, the journal's mode included
             self._file.execute("COMMIT")
-            self._file.execute("PRAGMA journal_mode=WAL")
+            self._write_ahead()
             self._file.execute("PRAGMA synchronous=NORMAL")
             self._prepare()
         except sqlite3.Error as error:
@@ -65,6 +66,18 @@ class ScoreCache:
         if self._mark() != _MARK and self._file.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
             self._file.close()
             raise FileError(f"{self.path}: is a database, but no score cache; give another file")
+
+    def _write_ahead(self) -> None:
+        """Turn WAL on. SQLite does not wait for others here, who may be turning it on in the same new file: we do."""
+        until = time.monotonic() + _WAIT
+        while True:
+            try:
+                self._file.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+            time.sleep(0.01)
 
     def _prepare(self) -> None:
         """Make the table of a new file."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -17,8 +17,9 @@ from typing import Any, Self, TypeVar
 from rewardsmith.encoding.template import Rendered, coerce
 from rewardsmith.errors import RewardsmithError, UsageError
 from rewardsmith.model.prefixes import PrefixCache, token_bytes
+from rewardsmith.model.response_scores import check_lengths
 from rewardsmith.model.reward_model import RewardModel
-from rewardsmith.scoring.aggregates import AGGREGATES, NO_MEMBERS, Aggregate, check_aggregate, name_of
+from rewardsmith.scoring.aggregates import AGGREGATES, aggregate_for, combined, name_of
 from rewardsmith.scoring.ahead import ahead
 from rewardsmith.scoring.cache import Entry, ScoreCache, key_of
 from rewardsmith.scoring.memory import Budget
@@ -87,7 +88,7 @@ class Scorer:
         window: int = WINDOW,
     ):
         self.models = [models] if isinstance(models, RewardModel) else list(models)
-        self.aggregate = _aggregate(aggregate, self.models)
+        self.aggregate = aggregate_for(aggregate, self.models)
         if budget is not None and budget < 1:
             raise UsageError(f"budget {budget}: a forward pass needs at least one position; leave it out")
         if window < 1:
@@ -174,10 +175,7 @@ class Scorer:
     def _ask_all(
         self, prompts: Sequence[Any], responses: Sequence[Any], variables: Any
     ) -> list[Asked | RewardsmithError]:
-        if isinstance(prompts, str) or isinstance(responses, str) or len(prompts) != len(responses):
-            raise UsageError(
-                f"prompts and responses must be lists of equal length, not {len(prompts)} and {len(responses)}"
-            )
+        check_lengths(prompts, responses)
         each = _per_response(variables, len(prompts))
         return [self.ask(*item) for item in zip(prompts, responses, each, strict=True)]
 
@@ -227,7 +225,7 @@ class Scorer:
         """Score what :meth:`ask` gave, in order; errors stay in their places."""
         good = [item for item in asked if isinstance(item, Asked)]
         by_model = [self._score_with(number, good) for number in range(len(self.models))]
-        scored = iter([self._combined(results) for results in zip(*by_model, strict=True)])
+        scored = iter([combined(results, self.aggregate) for results in zip(*by_model, strict=True)])
         return [next(scored) if isinstance(item, Asked) else item for item in asked]
 
     def _score_with(self, number: int, asked: Sequence[Asked]) -> list[ScoredResponse]:
@@ -262,35 +260,6 @@ class Scorer:
             model.budget,
             self.forget,  # an interrupted pass leaves prompts of which some layers are missing
         )
-
-    def _combined(self, results: Sequence[ScoredResponse]) -> ScoredResponse:
-        """The models' results of one response as one."""
-        if len(results) > 1:
-            members = tuple(result.reward for result in results)
-            longest = max(results, key=lambda result: result.tokens)
-            truncated = any(result.truncated for result in results)
-            # The members' spread is at hand (disagreement); a standard error of one head is not that of the vote.
-            first = replace(longest, reward_se=None, truncated=truncated, members=members, attributes=None)
-        else:
-            first = results[0]
-        if self.aggregate is None:
-            return first
-        assert first.members is not None
-        return replace(first, reward=float(self.aggregate(first.members)), reward_se=None)
-
-
-def _aggregate(name: str, models: Sequence[RewardModel]) -> Aggregate | None:
-    """The function that makes one reward of the members', None for the main head."""
-    if not models:
-        raise UsageError("a scorer needs at least one reward model")
-    check_aggregate(name)
-    if len(models) > 1:
-        return AGGREGATES["mean" if name == "auto" else name]
-    if name == "auto":
-        return None
-    if models[0].ensemble is None:
-        raise UsageError(f"aggregate {name!r} {NO_MEMBERS}")
-    return AGGREGATES[name]
 
 
 def _prefixes(model: RewardModel, asked: bool | int) -> PrefixCache | None:

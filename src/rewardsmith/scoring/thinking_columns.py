@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -37,8 +38,12 @@ class ThinkingRow(ScoredResponse):
         repetition: share of the thinking's 4-grams that were there before, in [0, 1).
         closed: whether the closing tag is there; False without thinking.
         prefilled: whether the opening tag stood in the prompt.
-        min_step, last_step, mean_step: of the rewards at the ends of steps; None for an empty response.
+        min_step, last_step, mean_step: of the rewards at the ends of all steps, of the thinking and of the answer
+            (without thinking, of the answer alone); None for an empty response.
         step_rewards: at the ends of all steps.
+        step_scores: of a model with a process head, the probability that each of these steps is right.
+        process_min, process_last, process_mean, process_product: of these; None without any.
+        first_error: the first step below one half, -1 for none.
     """
 
     thinking_reward: float | None = None
@@ -54,6 +59,12 @@ class ThinkingRow(ScoredResponse):
     last_step: float | None = None
     mean_step: float | None = None
     step_rewards: tuple[float, ...] = ()
+    step_scores: tuple[float, ...] = ()
+    process_min: float | None = None
+    process_last: float | None = None
+    process_mean: float | None = None
+    process_product: float | None = None
+    first_error: int = -1
 
     @classmethod
     def of(cls, score: ThinkingScore) -> ThinkingRow:
@@ -73,10 +84,28 @@ class ThinkingRow(ScoredResponse):
             last_step=score.last_step,
             mean_step=score.mean_step,
             step_rewards=tuple(score.curve.rewards),
+            **_process(tuple(step.probability for step in score.steps if step.probability is not None)),
         )
 
 
-COLUMNS = tuple(field.name for field in fields(ThinkingRow))[len(fields(ScoredResponse)) :]
+def _process(right: tuple[float, ...]) -> dict[str, Any]:
+    """The columns of a process head, from the probability that each step is right; named as score-steps names them."""
+    if not right:
+        return {}
+    return {
+        "step_scores": right,
+        "process_min": min(right),
+        "process_last": right[-1],
+        "process_mean": math.fsum(right) / len(right),
+        "process_product": math.prod(right),
+        "first_error": next((index for index, p in enumerate(right) if p < 0.5), -1),
+    }
+
+
+PROCESS_COLUMNS = ("step_scores", "process_min", "process_last", "process_mean", "process_product", "first_error")
+COLUMNS = tuple(
+    field.name for field in fields(ThinkingRow)[len(fields(ScoredResponse)) :] if field.name not in PROCESS_COLUMNS
+)
 
 
 class _Voting(RewardModel):
@@ -101,6 +130,8 @@ class _Voting(RewardModel):
 class ThinkingScorer(Scorer):
     """A scorer whose results are :class:`ThinkingRow`: the same rewards, taken apart in the same forward passes.
 
+    Its ``columns`` are ``COLUMNS``, of a model with a process head ``PROCESS_COLUMNS`` too.
+
     Args:
         model: one causal reward model; other models have steps of their own, and a cache knows nothing of the parts.
         tags: the think tags to look for; None for all families.
@@ -112,14 +143,13 @@ class ThinkingScorer(Scorer):
         UsageError: ``aggregate`` needs members that the model does not have.
     """
 
-    columns = COLUMNS
-
     def __init__(
         self, model: RewardModel, *, tags: Tags | None = None, aggregate: str = "auto", budget: int | None = None
     ):
         check_causal(model)
         super().__init__(model, aggregate=aggregate, budget=budget)
         self.tags = tags
+        self.columns = COLUMNS if model.process is None else COLUMNS + PROCESS_COLUMNS
 
     @property
     def _reads(self) -> RewardModel:

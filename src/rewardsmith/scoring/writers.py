@@ -21,6 +21,8 @@ _TYPES = {"reward": "double", "reward_se": "double", "truncated": "bool", "close
 _TYPES |= {"response_tokens": "int64", "prefilled": "bool", "answer_given_thinking": "double"}
 _TYPES |= dict.fromkeys(("thinking_reward", "answer_alone", "contribution", "thinking_share"), "double")
 _TYPES |= dict.fromkeys(("repetition", "min_step", "last_step", "mean_step", "step_rewards"), "double")
+_TYPES |= dict.fromkeys(("step_scores", "process_min", "process_last", "process_mean", "process_product"), "double")
+_TYPES |= {"first_error": "int64"}
 _TYPES |= {"shaped": "double", "saturated": "bool", "scored_by": "string", "disagreement": "double"}
 _PART = 4096  # rows of a parquet row group
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from typing import Any
 
 from rewardsmith.errors import UsageError
 from rewardsmith.shaping.pipeline import SHAPES, Pipeline, shape_named
 from rewardsmith.shaping.shape import Shape
 
+_DASHED = re.compile(r"[a-z]+(?:-[a-z]+)+(?=\s*(?:[=(,]|$))")
 _FORM = "steps are names with their parameters, e.g. normalise, clip(low=-3, high=3)"
 
 
@@ -21,19 +23,27 @@ def parse(text: str) -> Pipeline:
         UsageError: the text cannot be read, or a step or parameter is unknown; the message names it and those known.
     """
     try:
-        tree = ast.parse(f"[{text.strip()}\n]", mode="eval").body
+        source = f"[{text.strip()}\n]"
+        tree = ast.parse(source, mode="eval").body
     except (SyntaxError, ValueError, RecursionError) as error:
-        raise UsageError(f"{text!r:.80}: cannot be read; {_FORM}") from error
+        raise UsageError(f"{text!r:.80}: cannot be read; {_dashed(text)}{_FORM}") from error
     if not isinstance(tree, ast.List) or not tree.elts:
         raise UsageError(f"{text!r:.80}: names no step; {_FORM}; known: {', '.join(SHAPES)}")
-    return Pipeline([_shape(node) for node in tree.elts])
+    return Pipeline([_shape(node, source) for node in tree.elts])
 
 
-def _shape(node: ast.expr) -> Shape:
+def _dashed(text: str) -> str:
+    """A hint at a name that was written with dashes; empty without one."""
+    found = _DASHED.search(text)
+    return f"did you mean {found[0].replace('-', '_')}? Names have underscores; " if found else ""
+
+
+def _shape(node: ast.expr, source: str) -> Shape:
     if isinstance(node, ast.Name):
         return shape_named(node.id).make({})
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
-        raise UsageError(f"{ast.unparse(node)!r:.60}: is no step; {_FORM}")
+        written = ast.get_source_segment(source, node) or ""
+        raise UsageError(f"{written!r:.60}: is no step; {_dashed(written)}{_FORM}")
     shape = shape_named(node.func.id)
     if node.args:
         raise UsageError(f"{shape.name}: name the parameter of {ast.unparse(node.args[0])}, as in clip(low=-3)")

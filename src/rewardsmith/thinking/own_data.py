@@ -29,12 +29,16 @@ def labelled_pairs(
     Args:
         comparisons: with two responses or more, ranked; ties give no pair.
         answer_mark: how the answer's line begins in responses without tags, such as ``"A:"``: what stands before it
-            becomes thinking, between tags.
+            becomes thinking, between tags. Responses that lack it are in no pair: beside others with tags, the tags
+            alone would tell.
         tags: to put there.
     """
     for comparison in comparisons:
-        ranked = list(zip(comparison.ranks, comparison.responses, strict=True))
-        texts = [(rank, with_tags(text_of(response), answer_mark, tags)) for rank, response in ranked]
+        texts = [
+            (rank, with_tags(text, answer_mark, tags))
+            for rank, text in zip(comparison.ranks, map(text_of, comparison.responses), strict=True)
+            if not lacks_mark(text, answer_mark, tags)
+        ]
         made = 0
         for better_rank, better in texts:
             for worse_rank, worse in texts:
@@ -90,7 +94,8 @@ def corrupted_pairs(
     n = len(usable) if n is None else n
     if n > len(usable) * len(names):
         raise UsageError(
-            f"n is {n}; {len(usable)} usable responses and {len(names)} corruptions give {len(usable) * len(names)}"
+            f"n {n}: {len(usable)} usable responses and {len(names)} corruptions give {len(usable) * len(names)} "
+            "pairs; ask for fewer"
         )
     rng = random.Random(f"corrupted-{seed}")
     rng.shuffle(usable)
@@ -109,9 +114,26 @@ def with_tags(response: str, answer_mark: str | None, tags: Tags = THINK) -> str
     """
     if answer_mark is None or split_thinking(response, tags=tags).blocks:
         return response
-    place = ("\n" + response).rfind("\n" + answer_mark)
+    place = _mark_place(response, answer_mark)
     before = response[: max(place, 0)].rstrip()
     return f"{tags.open}\n{before}\n{tags.close}\n\n{response[place:].lstrip()}" if before else response
+
+
+def lacks_mark(response: str, answer_mark: str | None, tags: Tags = THINK) -> bool:
+    """Whether a mark is asked for, and a response has neither it nor tags, so that nobody knows what its answer is."""
+    if answer_mark is None or _mark_place(response, answer_mark) >= 0:
+        return False
+    return not split_thinking(response, tags=tags).blocks
+
+
+def is_usable(response: str, tags: Tags | None = None) -> bool:
+    """Whether a response can be corrupted: one closed block of thinking with text in it, and an answer."""
+    return sample_of_text("", response, tags) is not None
+
+
+def _mark_place(response: str, answer_mark: str) -> int:
+    """Where the last line that begins with the mark does; -1 for none."""
+    return ("\n" + response).rfind("\n" + answer_mark)
 
 
 def text_of(text: Text) -> str:

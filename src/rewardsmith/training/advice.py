@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from rewardsmith.training.memory import MethodName
+from rewardsmith.training.method import MethodName
 from rewardsmith.training.plan import Plan, need
 from rewardsmith.training.workload import Settings, Sizes, depth
 

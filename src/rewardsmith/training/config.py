@@ -68,7 +68,8 @@ class RewardConfig(TrainingArguments):
         language_model_coefficient: of the language-model loss on chosen responses, which keeps the features general
             (GRM, Yang et al. 2024). None for none.
         early_stopping_patience: evaluations without a better loss after which to stop; needs ``eval_strategy``.
-        fuse_adapters: compute plain LoRA layers in fewer passes over memory. The numbers stay the same.
+        fuse_adapters: compute plain LoRA layers and frozen RMS norms in fewer passes over memory; the numbers are the
+            same.
 
     ``label_smoothing_factor`` of ``TrainingArguments`` smooths the preference labels.
     """
@@ -102,7 +103,7 @@ class RewardConfig(TrainingArguments):
     head_anchor: float = _option(0.0, "Strength that holds the head near where it started.")
     language_model_coefficient: float | None = _option(None, "Weight of the language-model loss on chosen responses.")
     early_stopping_patience: int | None = _option(None, "Evaluations without improvement before stopping.")
-    fuse_adapters: bool = _option(True, "Compute plain LoRA layers in fewer passes over memory.")
+    fuse_adapters: bool = _option(True, "Compute LoRA layers and frozen norms in fewer passes over memory.")
 
     # TrainingArguments parses these from JSON when they come as text from a command line.
     _VALID_DICT_FIELDS = (

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rewardsmith.errors import DataError
-from rewardsmith.training.memory import Memory, Method, MethodName, Pass, estimate
+from rewardsmith.training.activations import Pass
+from rewardsmith.training.memory import Memory, estimate
+from rewardsmith.training.method import Method, MethodName
 from rewardsmith.training.shape import Shape
 from rewardsmith.training.workload import Settings, Sizes, Workload, depth, passes, passes_of_reading
 

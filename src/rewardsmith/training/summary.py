@@ -11,7 +11,8 @@ from rewardsmith.encoding.tree import build
 from rewardsmith.errors import ModelError
 from rewardsmith.model.hardware import dtype_name
 from rewardsmith.training.collator import TreeCollator
-from rewardsmith.training.memory import DTYPE_BYTES, language_model
+from rewardsmith.training.memory import language_model
+from rewardsmith.training.method import DTYPE_BYTES
 from rewardsmith.training.plan import need
 from rewardsmith.training.rows import RowCount, sequences
 from rewardsmith.training.shape import shape_from_config

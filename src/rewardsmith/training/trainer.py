@@ -159,9 +159,10 @@ class RewardTrainer(MeasuresComparisons, SavesBeforePushing):
             )
         prepare_launch(self)
         if args.fuse_adapters and found.model is not found.network and not self.is_fsdp_enabled:
-            from rewardsmith.training.fused_lora import fuse
+            from rewardsmith.training import fused_lora, fused_norm
 
-            fuse(self.model)
+            fused_lora.fuse(self.model)
+            fused_norm.fuse(self.model)
         self.can_return_loss, self.label_names = True, []
         self.network = found.network
         self._summary: tuple[Any, Summary] | None = None
@@ -189,8 +190,8 @@ class RewardTrainer(MeasuresComparisons, SavesBeforePushing):
             return None  # type: ignore[return-value]  # on the other processes of a sharded run only
         tokenizer = source.template.tokenizer
         heads = attribute_heads.narrow(network, args) if args.attributes else None
-        same: dict[str, Any] = {"base": source.contract.base_model, "pooling": source.backbone.pooling, "mode": source.template.mode}
-        made = RewardModel.around(network, tokenizer, **same)
+        base, pooling = source.contract.base_model, source.backbone.pooling
+        made = RewardModel.around(network, tokenizer, base=base, pooling=pooling, mode=source.template.mode)
         made.contract = replace(made.contract, max_length=self.max_length)
         if heads is not None:
             if args.attribute_weights == LEARNED:

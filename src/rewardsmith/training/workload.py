@@ -13,7 +13,7 @@ from typing import Any
 
 from rewardsmith.encoding import pack
 from rewardsmith.encoding.tree import build
-from rewardsmith.training.memory import Pass
+from rewardsmith.training.activations import Pass
 from rewardsmith.training.shape import Shape
 from rewardsmith.types import Comparison
 
@@ -117,7 +117,7 @@ def passes(shape: Shape, batch: Sequence[Sizes], settings: Settings) -> list[Pas
 
 def passes_of_reading(shape: Shape, trees: Sequence[Sizes], settings: Settings) -> Iterator[list[Pass]]:
     """The forward passes of ``head``, the widest rows first; trees beyond the budget are read response by response."""
-    from rewardsmith.model.reward_model import BUDGET
+    from rewardsmith.model.budget import BUDGET
 
     budget = settings.batch_tokens or BUDGET.get(settings.device, BUDGET["cpu"])
     pieces = [piece for tree in trees for piece in ([tree] if shape.shares and sum(tree) <= budget else _alone(tree))]

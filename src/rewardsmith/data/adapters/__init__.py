@@ -9,6 +9,7 @@ from rewardsmith.data.adapters.base import OPTIONAL_FIELDS, Adapter
 from rewardsmith.data.adapters.canonical import CANONICAL, from_row, to_row
 from rewardsmith.data.fields import Fields
 from rewardsmith.data.problems import one_line
+from rewardsmith.data.step_shapes import TITLES, shape_of
 from rewardsmith.errors import UsageError
 
 # Shapes with telling keys come first; chosen/rejected alone says least and comes last.
@@ -54,7 +55,12 @@ def detect(row: Fields) -> str | None:
 
 
 def unknown_shape(row: Fields) -> str:
-    """Why no format fits: the row's keys, the nearest shape or spelling, and the shapes known."""
+    """Why no format fits: the row's keys, the nearest shape or spelling, and the shapes known; or that it is steps."""
+    if shape := shape_of(row):
+        return (
+            f"holds judged steps ({TITLES[shape]}), not preferences: they are for rewardsmith train --method process; "
+            "check them with: rewardsmith data check FILE"
+        )
     keys = ", ".join(one_line(str(key))[:40] for key in list(row)[:12]) + (", ..." if len(row) > 12 else "") or "none"
     known = ", ".join(FORMATS)
     remedy = "rename the columns to prompt, chosen, rejected; other known formats"
