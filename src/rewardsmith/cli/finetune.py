@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rewardsmith.cli import console
+from rewardsmith.cli import console, held_out
 from rewardsmith.errors import UsageError, out_of_memory
 
 if TYPE_CHECKING:
@@ -59,9 +59,9 @@ def run(
         from rewardsmith.training.finetune_ensemble import refuse_unfinished
 
         refuse_unfinished(output)
-    comparisons, held_out = read(list(settings.data), False), read(list(settings.eval_data), True)
+    comparisons, unseen = read(list(settings.data), False), read(list(settings.eval_data), True)
     for name in ("early_stopping_patience", "load_best_model_at_end"):
-        if settings.training.get(name) not in (None, False) and not held_out:
+        if settings.training.get(name) not in (None, False) and not unseen:
             raise UsageError(f"{name} needs held-out data: give --eval-data")
 
     import warnings
@@ -89,16 +89,16 @@ def run(
         }
         with _told_how_to_go_on(settings), _advised(settings.method):
             if ensemble:
-                made = _average_of_members(settings, ensemble, comparisons, held_out, how)
+                made = _average_of_members(settings, ensemble, comparisons, unseen, how)
             else:
-                single = finetune(settings, comparisons, held_out, **how)
+                single = finetune(settings, comparisons, unseen, **how)
                 main = single.trainer.is_world_process_zero()
                 made = (single.model, report_of(single, settings), single.run) if main else None
     if made is None:
         return
     model, report, folder = made
     with _advised(settings.method):
-        finish(model, comparisons, held_out, report)
+        finish(model, comparisons, unseen, report)
     folder.finish()
     if settings.training.get("push_to_hub"):
         say(f"uploaded to {_upload(settings)}")
@@ -184,7 +184,7 @@ def _average_of_members(
     settings: RunSettings,
     count: int,
     comparisons: list[Comparison],
-    held_out: list[Comparison],
+    unseen: list[Comparison],
     how: dict[str, Any],
 ) -> tuple[RewardModel, dict[str, Any], RunFolder] | None:
     """Train the members: the average of their weights, the report, and the folder of the runs.
@@ -194,7 +194,7 @@ def _average_of_members(
     from rewardsmith.model.average import average, scratch_beside
     from rewardsmith.training.finetune_ensemble import finetune_members
 
-    members = finetune_members(settings, count, comparisons, held_out, describe=report_of, **how)
+    members = finetune_members(settings, count, comparisons, unseen, describe=report_of, **how)
     if not members.main:
         return None
     how["say"]("averaging the members' weights")
@@ -240,13 +240,8 @@ def show(report: dict[str, Any]) -> None:
         *_losses(report),
         ("adapter", report["adapter"] or "none: all weights were trained"),
     ]
-    if measured := report.get("evaluation"):
-        rows.append((f"held-out accuracy{chose_the_step(report)}", console.interval(measured["accuracy"])))
-        if measured["longer_wins"]:
-            rows.append(("  longer wins", console.interval(measured["longer_wins"])))
-    console.table(f"Trained {report['model']}", ("", ""), rows)
-    if "evaluation" not in report:
-        print(f"next: rewardsmith evaluate {report['model']} --data HELD_OUT_FILE")
+    console.table(f"Trained {report['model']}", ("", ""), [*rows, *held_out.rows(report)])
+    held_out.suggest(report)
 
 
 def show_members(report: dict[str, Any]) -> None:
@@ -257,16 +252,9 @@ def show_members(report: dict[str, Any]) -> None:
         if one.get("stopped"):
             print(f"{one['model']}: stopped at {one['stopped']}")
     print(f"Trained {report['model']}: the average of their weights")
-    if measured := report.get("evaluation"):
-        print(f"held-out accuracy{chose_the_step(report)} {console.interval(measured['accuracy'])}")
-    else:
-        print(f"next: rewardsmith evaluate {report['model']} --data HELD_OUT_FILE")
-
-
-def chose_the_step(report: dict[str, Any]) -> str:
-    """What to add to a held-out measure's name when the same data chose a step: then it flatters the model."""
-    chose = report.get("stopped") or any(one.get("stopped") for one in report.get("members", ()))
-    return " (data that chose the step)" if chose else ""
+    for name, value in held_out.rows(report):
+        print(name.strip(), value)
+    held_out.suggest(report)
 
 
 def _losses(report: dict[str, Any]) -> list[tuple[str, str]]:

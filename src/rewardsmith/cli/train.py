@@ -5,21 +5,18 @@ from __future__ import annotations
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rewardsmith.cli import console, options, train_process
 from rewardsmith.cli import finetune as finetuning
+from rewardsmith.cli import options, train_head, train_process
+from rewardsmith.cli.held_out import evaluate_and_save
 from rewardsmith.errors import UsageError
 
 if TYPE_CHECKING:
-    from rewardsmith.model.reward_model import RewardModel
-    from rewardsmith.training.head import HeadResult
     from rewardsmith.types import Comparison
 
-
-_HELD_OUT = ("accuracy", "longer wins")  # in the model card
 
 # Flags that a frozen backbone's head has no use for.
 _TUNING_ONLY = (
@@ -163,6 +160,8 @@ def train(
     Example: rewardsmith train --data train.jsonl -o out/rm --method lora --ensemble 4
     """
     read = partial(_read_all, row_format=row_format, split=split, skip_bad=skip_bad, rejects=rejects)
+    # Called after the checks: it imports torch, which takes seconds.
+    loading = partial(options.load_options, dtype, device, device_map, load_in_4bit, trust_remote_code, attention)
     chosen = method.value if method else finetuning.method_in(config, assigned or []) or "head"
     if chosen == "process":
         _refuse(context, (*_TUNING_ONLY, *train_process.UNUSED), "is not for --method process")
@@ -173,7 +172,7 @@ def train(
             eval_files=eval_files or [],
             pooling=pooling.value if pooling else None,
             layer=layer,
-            loading=options.load_options(dtype, device, device_map, load_in_4bit, trust_remote_code, attention),
+            loading=loading,
             config={
                 **{"loss": step_loss.value, "ridge": ridge, "folds": folds, "seed": seed or 0},
                 **{"max_length": max_length or 2048, "budget": budget, "cache": cache},
@@ -211,7 +210,7 @@ def train(
             as_json=as_json,
             quiet=quiet,
             ensemble=ensemble,
-            finish=lambda *made: _evaluate_and_save(*made, output=Path(settings.output), budget=budget, quiet=quiet),
+            finish=partial(evaluate_and_save, output=Path(settings.output), budget=budget, quiet=quiet),
         )
         return
     if config is not None:
@@ -220,37 +219,22 @@ def train(
             "or give --method"
         )
     _refuse(context, _TUNING_ONLY, "is for fine-tuning: --method lora, qlora or full")
-    if not files or output is None:
-        raise UsageError(f"{'--data' if not files else '--output'} is missing: rewardsmith train --data FILE -o FOLDER")
-    layer_value = _layer(layer)
-    if ridge is not None and not ridge > 0:
-        raise UsageError(f"--ridge {ridge:g}: must be greater than 0")
-    from rewardsmith.model.save import check_target
-
-    check_target(output)
-    if not quiet:
-        console.replacing(output)
-        console.note(f"reading {', '.join(files)}")
-    comparisons, held_out = read(files, output), read(eval_files or [], output, held_out=True)
-
-    from rewardsmith.model.reward_model import RewardModel
-    from rewardsmith.training.head import HeadConfig, train_head
-
-    loading = options.load_options(dtype, device, device_map, load_in_4bit, trust_remote_code, attention)
-    model = RewardModel.from_base(base or "smollm2", loading, pooling=pooling.value if pooling else None)
-    fit = HeadConfig(
-        ridge, layer_value, ties.value, folds, seed or 0, max_length or 2048, normalise, budget, cache, ensemble
+    train_head.run(
+        files,
+        output,
+        eval_files or [],
+        read=read,
+        base=base or "smollm2",
+        pooling=pooling.value if pooling else None,
+        loading=loading,
+        config={
+            **{"ridge": ridge, "layer": layer, "ties": ties.value, "folds": folds, "seed": seed or 0},
+            **{"max_length": max_length or 2048, "normalise": normalise, "budget": budget, "cache": cache},
+            "ensemble": ensemble,
+        },
+        as_json=as_json,
+        quiet=quiet,
     )
-    if not quiet:
-        console.note(f"{len(comparisons):,} comparisons; features on {model.backbone.device}, {model.backbone.dtype}")
-    with console.progress("features", "tokens", quiet=quiet) as bar:
-        result = train_head(model, comparisons, fit, data={"files": list(map(str, files))}, report=bar)
-    report = _report(result)
-    _evaluate_and_save(result.model, comparisons, held_out, report, output=output, budget=budget, quiet=quiet)
-    if as_json:
-        console.print_json(report)
-    else:
-        _show(report, result)
 
 
 def _given(context: typer.Context, name: str) -> bool:
@@ -266,42 +250,6 @@ def _refuse(context: typer.Context, names: tuple[str, ...], why: str) -> None:
                 name, "--" + name.replace("_", "-")
             )
             raise UsageError(f"{flag} {why}")
-
-
-def _evaluate_and_save(
-    trained: RewardModel,
-    comparisons: list[Comparison],
-    held_out: list[Comparison],
-    report: dict[str, Any],
-    *,
-    output: Path,
-    budget: int | None,
-    quiet: bool,
-) -> None:
-    """Measure on held-out data, write the model, and add both to the report."""
-    if held_out:
-        from rewardsmith.evaluation.evaluate import evaluate_model
-
-        with console.progress("evaluating", "tokens", quiet=quiet) as bar:
-            measured = evaluate_model(trained, held_out, budget=budget, report=bar)
-        report["evaluation"] = measured.as_dict()
-        label = finetuning.chose_the_step(report)
-        names = {f"held-out {name}{label if name == 'accuracy' else ''}": name.replace(" ", "_") for name in _HELD_OUT}
-        metrics = {shown: report["evaluation"][name] for shown, name in names.items()}
-        known = {name: value for name, value in metrics.items() if value}  # token ids have no length in characters
-        report["leaked_prompts"] = _leaked(comparisons, held_out)
-        trained.contract = trained.contract.with_metrics(known)
-    trained.save(output)
-    report["model"] = str(output)
-    _warnings(report)
-
-
-def _layer(text: str | None) -> Any:
-    if text is None or text == "auto":
-        return text
-    if not text.isdecimal():
-        raise UsageError(f"--layer {text}: must be a layer number, or auto")
-    return int(text)
 
 
 def _read_all(
@@ -328,77 +276,3 @@ def _read(files: list[str], row_format: str | None, split: str | None, rejects: 
         path = rejects.with_name(f"{rejects.name}.{number}") if rejects and number else rejects
         found += load_comparisons(file, format=row_format, split=split, skip_bad=rejects is not None, rejects=path)
     return found
-
-
-def _report(result: HeadResult) -> dict[str, Any]:
-    prepared, validation = result.prepared, result.validation
-    report: dict[str, Any] = {
-        "comparisons": len(prepared.comparisons),
-        "dropped": prepared.dropped,
-        "tokens": result.tokens,
-        "tokens_unshared": prepared.tokens_unshared,
-        "layers": result.model.backbone.layers,
-        "pooling": result.model.contract.pooling,
-        "ridge": result.fit.ridge,
-        "train_loss": result.fit.loss,
-        "seconds": result.seconds,
-        "ensemble": None if result.model.members is None else len(result.model.members),
-        "cross_validation": None,
-    }
-    if validation is not None and validation.folds:
-        report["cross_validation"] = {
-            "folds": validation.folds,
-            "accuracy": validation.accuracy[validation.best].as_dict(),
-            "log_loss": float(validation.log_loss[validation.best]),
-            "note": validation.note,
-        }
-    return report
-
-
-def _leaked(training: list[Comparison], held_out: list[Comparison]) -> int:
-    """How many held-out comparisons have a prompt of the training data: their accuracy is no evidence."""
-    from rewardsmith.data.text import digest, prompt_text
-
-    seen = {digest(prompt_text(item)) for item in training}
-    return sum(digest(prompt_text(item)) in seen for item in held_out)
-
-
-def _warnings(report: dict[str, Any]) -> None:
-    """What a person should know before trusting the model."""
-    if leaked := report.get("leaked_prompts"):
-        console.note(f"warning: {leaked} held-out comparisons have a prompt that is also in the training data")
-    found = report.get("cross_validation")
-    if found and found["accuracy"]["low"] <= 0.5:
-        low, n = found["accuracy"]["low"], found["accuracy"]["n"]
-        console.note(
-            f"warning: cross-validated accuracy is not clearly above chance (lower bound {low:.3f}, {n} pairs): "
-            "these rewards say nothing yet; more or cleaner data, or another base, is needed"
-        )
-
-
-def _show(report: dict[str, Any], result: HeadResult) -> None:
-    dropped = ", ".join(f"{count} {reason}" for reason, count in report["dropped"].items()) or "none"
-    seconds = report["seconds"]
-    rows = [
-        ("comparisons", f"{report['comparisons']:,}"),
-        ("dropped", dropped),
-        ("tokens computed", f"{report['tokens']:,} (unshared {report['tokens_unshared']:,})"),
-        ("layers", report["layers"]),
-        ("pooling", report["pooling"]),
-        ("ridge", f"{report['ridge']:.4g} ({result.model.contract.training['ridge chosen by']})"),
-        (
-            "seconds",
-            f"features {seconds['features']:.1f}, layer choice {seconds['layers']:.1f}, fit {seconds['fit']:.2f}",
-        ),
-    ]
-    if report["ensemble"]:
-        rows.append(("ensemble", f"{report['ensemble']} heads, {seconds['ensemble']:.1f} seconds"))
-    if found := report["cross_validation"]:
-        rows.append(("cross-validated accuracy", console.interval(found["accuracy"])))
-    if measured := report.get("evaluation"):
-        rows.append(("held-out accuracy", console.interval(measured["accuracy"])))
-        if measured["longer_wins"]:
-            rows.append(("  longer wins", console.interval(measured["longer_wins"])))
-    console.table(f"Trained {report['model']}", ("", ""), rows)
-    if "evaluation" not in report:
-        print(f"next: rewardsmith evaluate {report['model']} --data HELD_OUT_FILE")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -69,7 +70,7 @@ def run(
     eval_files: list[str],
     pooling: Any,
     layer: str | None,
-    loading: LoadOptions,
+    loading: Callable[[], LoadOptions],
     config: dict[str, Any],
     neutral: NeutralRating,
     separator: str | None,
@@ -101,7 +102,7 @@ def run(
 
     from rewardsmith.training.process import ProcessConfig, open_base, train_process
 
-    model = open_base(base or "smollm2", loading, pooling=pooling)
+    model = open_base(base or "smollm2", loading(), pooling=pooling)
     settings = ProcessConfig(layer=None if layer is None else int(layer), **config)
     if not quiet:
         console.note(f"{len(rows):,} responses; features on {model.backbone.device}, {model.backbone.dtype}")
