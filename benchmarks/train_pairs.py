@@ -44,6 +44,7 @@ import torch
 
 from _common import data_folder, last_line, machine, matmul_peak, spread
 from rewardsmith.data import load_comparisons
+from rewardsmith.encoding.pack import PAD, Batch
 from rewardsmith.encoding.template import Template, as_messages
 from rewardsmith.encoding.tree import Tree
 from rewardsmith.model.bases import resolve
@@ -280,13 +281,21 @@ class Counting:
         batch = self.collate(rows)
         if "passes" in batch:
             packed = [one["batch"] for one in batch["passes"]]
-            sizes = [size for one in packed for size in one.sizes]
-            keys = sum(p * (p + 1) / 2 + sum(n * p + n * (n + 1) / 2 for n in branches) for p, *branches in sizes)
-            self.seen.append((sum(one.input_ids.numel() for one in packed), sum(map(sum, sizes)), keys))
+            tokens = sum(int((one.tree != PAD).sum()) for one in packed)
+            self.seen.append((sum(one.input_ids.numel() for one in packed), tokens, sum(map(keys_of, packed))))
         else:
             count, width = batch["input_ids"].shape
             self.seen.append((count * width, int(batch["attention_mask"].sum()), count * width * (width + 1) / 2))
         return batch
+
+
+def keys_of(batch: Batch) -> float:
+    """The sum over queries of the keys they see."""
+    keys = batch.trunk * (batch.trunk + 1) / 2
+    for (prefix, *branches), known in zip(batch.sizes, batch.known, strict=True):
+        keys += prefix * (prefix + 1) / 2 - known * (known + 1) / 2
+        keys += sum(n * prefix + n * (n + 1) / 2 for n in branches)
+    return keys
 
 
 def work(way: str, job: dict[str, Any]) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def test_train_then_everything_else(cli, bases, data, tmp_path) -> None:
     assert first.code == 0
     assert "held-out accuracy" in first.out and "cross-validated accuracy" in first.out
     assert "features: " in first.err and "evaluating: " in first.err  # progress goes to standard error
-    assert "tokens" not in first.out.replace("tokens computed", "")
+    assert "tokens" not in first.out.replace("tokens, prompts once", "")
     shutil.rmtree(out)
     report = cli(*arguments, "--cache", cache, "--ridge", "0.5", "--json", "-q").json
     assert report["ridge"] == 0.5

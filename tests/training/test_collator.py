@@ -25,6 +25,18 @@ LIST = {
     "response_start": [2, 2, 2, 2],
 }
 ROWS = [PAIR, LIST, OTHER, PAIR]
+SYSTEM = list(range(21, 30))
+
+
+def rooted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same rows behind a common system prompt."""
+    found = []
+    for row in rows:
+        ids = {name: [*SYSTEM, *row[name]] for name in ("chosen_ids", "rejected_ids") if name in row}
+        if "ids" in row:
+            ids["ids"] = [[*SYSTEM, *one] for one in row["ids"]]
+        found.append({**row, **ids, "response_start": [start + len(SYSTEM) for start in row["response_start"]]})
+    return found
 
 
 def only(made: dict[str, Any]) -> dict[str, Any]:
@@ -61,10 +73,12 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
-@pytest.mark.parametrize("tokens", [None, 12, 1])
-def test_responses_come_out_whole_and_in_the_order_of_the_rows(shape, tokens) -> None:
-    made = TreeCollator(0, tokens=tokens, **shape)(ROWS)
-    assert [ids for one in made["passes"] for ids in read(one["batch"])] == sequences(ROWS)
+@pytest.mark.parametrize("tokens", [None, 12, 1, 40])
+@pytest.mark.parametrize("make", [list, rooted])
+def test_responses_come_out_whole_and_in_the_order_of_the_rows(shape, tokens, make) -> None:
+    rows = make(ROWS)
+    made = TreeCollator(0, tokens=tokens, **shape)(rows)
+    assert [ids for one in made["passes"] for ids in read(one["batch"])] == sequences(rows)
     assert made["count"].tolist() == [1] * 4
     assert [one["share"] for one in made["passes"]] == [4] * len(made["passes"])
 
@@ -75,6 +89,17 @@ def test_a_prompt_stands_once_for_its_responses() -> None:
     assert batch.position_ids.tolist() == [[0, 1, 2, 3, 4, 3, 0, 1, 2, 2, 3, 2, 3, 4, 2]]
     assert batch.sizes == [(3, 2, 1), (2, 1, 2, 3, 1)]
     assert batch.last.tolist() == [4, 5, 8, 10, 13, 14]
+
+
+def test_what_all_prompts_begin_with_stands_once() -> None:
+    for shape in ({"one_row": True}, {}):
+        batch = only(TreeCollator(0, **shape)(rooted(ROWS)))["batch"]
+        assert batch.trunk == 9 and (batch.tree == pack.TRUNK).sum() == 9 * len(batch.input_ids)
+    assert (batch.tree == pack.TRUNK).any(0).tolist() == [True] * 9 + [False] * (batch.input_ids.shape[1] - 9)
+    one = only(TreeCollator(0, one_row=True)(rooted(ROWS)))["batch"]
+    assert one.input_ids.shape == (1, 9 + 6 + 9 + 6 + 6)
+    apart = only(TreeCollator(0, share=False, one_row=True)(rooted(ROWS)))["batch"]
+    assert apart.trunk == 0 and not (apart.tree == pack.TRUNK).any()
 
 
 def test_one_row_has_no_padding_and_rows_have_the_width_of_the_longest() -> None:
@@ -160,7 +185,10 @@ SPLIT: dict[str, tuple[Any, list[dict[str, Any]]]] = {
 
 @pytest.mark.parametrize(("cost", "rows"), SPLIT.values(), ids=SPLIT.keys())
 @pytest.mark.parametrize("tokens", [1, 14, 20])
-def test_the_passes_of_a_batch_add_up_to_it(network, tokens, cost, rows) -> None:
+@pytest.mark.parametrize("make", [list, rooted])
+def test_the_passes_of_a_batch_add_up_to_it(network, tokens, cost, rows, make) -> None:
+    """Behind a system prompt the whole batch has a trunk, to whose tokens all comparisons add their gradients."""
+    rows = make(rows)
     whole = TreeCollator(0, one_row=True)(rows)
     parts = TreeCollator(0, one_row=True, tokens=tokens)(rows)
     assert len(parts["passes"]) > len(whole["passes"]) == 1
@@ -212,11 +240,16 @@ def test_a_response_without_a_prompt_has_nothing_to_predict_its_first_token_from
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 @pytest.mark.parametrize("tokens", [None, 12])
-def test_every_place_predicts_what_follows_in_the_response_alone(bases, shape, tokens) -> None:
+@pytest.mark.parametrize("make", [list, rooted])
+def test_every_place_predicts_what_follows_in_the_response_alone(bases, shape, tokens, make) -> None:
     """The log probabilities at those places, sequence by sequence, are those of the sequences as they are read."""
     model = AutoModelForCausalLM.from_pretrained(bases["llama"], dtype=torch.float64).eval()
-    made = TreeCollator(0, tokens=tokens, language=True, **shape)(ROWS)
-    best = [(PAIR["chosen_ids"], 2), (LIST["ids"][1], 2), (OTHER["chosen_ids"], 1), (PAIR["chosen_ids"], 2)]
+    pair, several, other, _ = rows = make(ROWS)
+    made = TreeCollator(0, tokens=tokens, language=True, **shape)(rows)
+    best = [
+        *((row["chosen_ids"], row["response_start"][0]) for row in (pair, other, pair)),
+        (several["ids"][1], several["response_start"][1]),
+    ]
     wanted = sum(_log_probability(model, ids, start) for ids, start in best)
     found, targets = torch.zeros((), dtype=torch.float64), []
     for one in made["passes"]:

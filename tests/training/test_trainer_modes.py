@@ -121,6 +121,19 @@ def test_the_same_numbers_in_another_way(trainable, tmp_path, usual, adapters, m
     assert_same_steps(made, usual[adapters], 1e-4)
 
 
+@pytest.mark.parametrize("more", [{}, {"pooling": "mean"}, {"language_model_coefficient": 0.1}], ids=str)
+def test_a_system_prompt_that_all_share_has_the_gradients_of_each_alone(trainable, tmp_path, more) -> None:
+    system = {"role": "system", "content": "You are a fox. A quick one."}
+    rows = [{**row, "prompt": [system, *row["prompt"]]} for row in chats(6)]
+    found = []
+    for share in (True, False):
+        made = trainer(trainable["qwen3"], rows, tmp_path, share_prompts=share, per_device_train_batch_size=6, **more)
+        roots = [one["batch"].trunk for one in made.data_collator(list(made.train_dataset))["passes"]]
+        assert (min(roots) > 8) if share else (roots == [0])
+        found.append(gradients(made))
+    assert_same_gradients(*found)
+
+
 def test_the_other_ways_are_other_ways(trainable, tmp_path) -> None:
     split = trainer(trainable["qwen3"], chats(4), tmp_path, tokens_per_forward=60, parts={"peft_config": lora()})
     assert len(split.data_collator(list(split.train_dataset))["passes"]) > 1

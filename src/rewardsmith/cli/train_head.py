@@ -117,7 +117,7 @@ def _show(report: dict[str, Any], result: HeadResult) -> None:
     rows = [
         ("comparisons", f"{report['comparisons']:,}"),
         ("dropped", dropped),
-        ("tokens computed", f"{report['tokens']:,} (unshared {report['tokens_unshared']:,})"),
+        ("tokens, prompts once", f"{report['tokens']:,} (unshared {report['tokens_unshared']:,})"),
         ("layers", report["layers"]),
         ("pooling", report["pooling"]),
         ("ridge", f"{report['ridge']:.4g} ({result.model.contract.training['ridge chosen by']})"),

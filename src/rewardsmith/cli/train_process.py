@@ -206,7 +206,7 @@ def _show(report: dict[str, Any]) -> None:
         ("responses", f"{report['responses']:,}"),
         ("judged steps", f"{report['steps']:,} ({report['right_steps']:,} right)"),
         ("dropped", dropped),
-        ("tokens computed", f"{report['tokens']:,}"),
+        ("tokens", f"{report['tokens']:,}"),
         ("reward head", "kept" if report["reward_head"] else "none: this model judges steps alone"),
         ("loss", report["loss"]),
         ("ridge", f"{report['ridge']:.4g} ({report['ridge_chosen_by']})"),

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from rewardsmith.encoding.tree import Tree
+from rewardsmith.encoding.tree import Tree, rooted
 
 if TYPE_CHECKING:
     import torch
 
 PAD = -1  # tree id of padding
+TRUNK = -2  # tree id of the tokens that all trees of a row begin with
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +25,14 @@ class Batch:
     Args:
         input_ids: [B, L] int64.
         position_ids: [B, L] int64; restart at 0 for each tree and at the prefix's end for each branch.
-        tree: [B, L] int32, which tree a position belongs to, -1 for padding.
+        tree: [B, L] int32, which tree a position belongs to, :data:`PAD` or :data:`TRUNK`.
         branch: [B, L] int32, 0 for a prefix, 1..K for a branch.
         last: [R] int64, index into the flattened [B * L] of each response's last token.
         owner: [R] pairs (index of the tree in the caller's list, index of the response in its tree).
         spans: [R] lists of flattened index ranges (start, stop) that hold the response's own tokens, for mean pooling.
         sizes: per tree, in the order of the rows, the lengths of its prefix and of its branches.
         known: per tree, how many tokens of its prefix are left out, because their keys and values are there already.
+        trunk: so many tokens stand at the beginning of each row for all of its trees; ``known`` is that many then.
     """
 
     input_ids: torch.Tensor
@@ -42,20 +44,12 @@ class Batch:
     spans: list[list[tuple[int, int]]]
     sizes: list[tuple[int, ...]]
     known: list[int]
+    trunk: int = 0
 
     def to(self, device: Any) -> Batch:
         """The same batch with its tensors on ``device``."""
-        return Batch(
-            self.input_ids.to(device),
-            self.position_ids.to(device),
-            self.tree.to(device),
-            self.branch.to(device),
-            self.last.to(device),
-            self.owner,
-            self.spans,
-            self.sizes,
-            self.known,
-        )
+        names = ("input_ids", "position_ids", "tree", "branch", "last")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def reordered(self, order: Sequence[int]) -> Batch:
         """The same rows with the responses read in another order, ``order`` a permutation of [0, R)."""
@@ -111,17 +105,20 @@ def collate(
     pad_id: int,
     multiple_of: int | None = None,
     known: Sequence[int] | None = None,
+    trunk: int = 0,
 ) -> Batch:
     """Lay the trees of ``rows`` (indices into ``trees``) out as one padded batch.
 
     Args:
         multiple_of: the width of the rows is a multiple of it.
         known: per tree, how many tokens of its prefix to leave out, at most up to where its responses begin.
+        trunk: put the first so many tokens of all these trees (:func:`tree.trunk`) at the beginning of each row, once;
+            not together with ``known``.
     """
     import torch
 
-    left_out = known or [0] * len(trees)
-    width = max(sum(len(trees[index]) - left_out[index] for index in row) for row in rows)
+    left_out = known or [trunk] * len(trees)
+    width = trunk + max(sum(len(trees[index]) - left_out[index] for index in row) for row in rows)
     width += -width % (multiple_of or 1)
     shape = (len(rows), width)
     ids = torch.full(shape, pad_id, dtype=torch.int64)
@@ -133,9 +130,14 @@ def collate(
     spans: list[list[tuple[int, int]]] = []
     sizes: list[tuple[int, ...]] = []
     for b, row in enumerate(rows):
-        at = 0
+        at = trunk
+        if trunk:
+            ids[b, :trunk] = torch.tensor(trees[row[0]].sequence(0)[:trunk], dtype=torch.int64)
+            positions[b, :trunk] = torch.arange(trunk)
+            tree_ids[b, :trunk] = TRUNK
         for index in row:
             tree = trees[index]
+            tree = tree if len(tree.prefix) >= trunk else rooted(tree, trunk)
             skipped, depth = left_out[index], len(tree.prefix)
             begin = at - skipped
             sizes.append((depth, *map(len, tree.branches)))
@@ -153,7 +155,7 @@ def collate(
                 at = stop
     places = torch.tensor(last, dtype=torch.int64)
     skips = [left_out[index] for row in rows for index in row]
-    return Batch(ids, positions, tree_ids, branch_ids, places, owner, spans, sizes, skips)
+    return Batch(ids, positions, tree_ids, branch_ids, places, owner, spans, sizes, skips, trunk)
 
 
 def _span(tree: Tree, branch: int, prefix_at: int, branch_at: int) -> list[tuple[int, int]]:
@@ -204,11 +206,11 @@ def attends(
 ) -> torch.Tensor:
     """The mask predicate, for tensors that broadcast: may the query look at the key?
 
-    Same tree; the key is in the prefix or in the query's own branch; the key is not later, in positions of the single
-    sequence. With a sliding ``window``, the key is fewer than ``window`` positions back.
+    Same tree, and the key is in the prefix or in the query's own branch; or the key is in the trunk. The key is not
+    later, in positions of the single sequence. With a sliding ``window``, it is fewer than ``window`` positions back.
     """
     allowed = (query_tree == key_tree) & ((key_branch == 0) | (key_branch == query_branch))
-    allowed = allowed & (key_position <= query_position)
+    allowed = (allowed | (key_tree == TRUNK) & (query_tree != PAD)) & (key_position <= query_position)
     if window is not None:
         allowed = allowed & (query_position - key_position < window)
     return allowed

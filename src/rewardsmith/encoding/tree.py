@@ -1,4 +1,7 @@
-"""Responses to one prompt as a tree: the longest common token prefix once, then one branch per response."""
+"""Responses to one prompt as a tree: the longest common token prefix once, then one branch per response.
+
+Trees that all begin with the same tokens, as a system prompt, can stand on a common trunk (:func:`trunk`).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rewardsmith.encoding.template import Rendered, common_prefix
+
+_WORTH = 8  # tokens; a shorter trunk saves less than its part of the attention costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,23 @@ def split(tree: Tree, budget: int, known: int = 0) -> list[Tree]:
         size += len(branch)
     pieces.append(Tree(tree.prefix, tree.branches[start:], tree.response_starts[start:]))
     return pieces
+
+
+def trunk(trees: Sequence[Tree]) -> int:
+    """How many first tokens all trees have in common, to be computed once for all of them.
+
+    Nothing of a response's own, which pooling may read, nor the last token of a sequence. 0 where it is not worth it.
+    """
+    first = _stem(trees[0]) if len(trees) > 1 else ()
+    for tree in trees[1:]:
+        first = first[: common_prefix(first, _stem(tree))]
+    return len(first) if len(first) >= _WORTH else 0
+
+
+def _stem(tree: Tree) -> tuple[int, ...]:
+    """What of a tree could stand in a trunk."""
+    ids = tree.prefix if len(tree.branches) > 1 else tree.sequence(0)[:-1]
+    return ids[: min(tree.response_starts)]
 
 
 def first_places(trees: Sequence[Tree]) -> list[int]:

@@ -15,7 +15,7 @@ from torch import nn
 
 from rewardsmith.encoding import pack
 from rewardsmith.encoding.pack import Batch
-from rewardsmith.encoding.tree import Tree, split, unshare
+from rewardsmith.encoding.tree import Tree, split, trunk, unshare
 from rewardsmith.errors import ModelError, UsageError
 from rewardsmith.model import tree_attention
 from rewardsmith.model.as_loaded import as_loaded
@@ -83,6 +83,10 @@ class Backbone:
             return pieces, batches
         alone = [single for tree in trees for single in unshare(tree)]
         return alone, pack.plan([len(tree) for tree in alone], budget, one_per_row=True)
+
+    def collate(self, trees: Sequence[Tree], rows: Sequence[Sequence[int]], pad_id: int) -> Batch:
+        """Rows of trees as one batch; what all of them begin with stands in it once, where sharing is exact."""
+        return pack.collate(trees, rows, pad_id, trunk=trunk([trees[i] for row in rows for i in row]) * self.shares)
 
     def features(
         self, batch: Batch, layers: Sequence[int] | None = None, pasts: Sequence[Past | None] | None = None
@@ -219,8 +223,8 @@ def probe(
 ) -> Backbone:
     """Find out, by trying, how a network may be read (the self-check of the encoding).
 
-    A backbone is causal when changing the last token leaves earlier states alone. It shares when the same two
-    responses get the same features in one tree and alone. Where sharing is not exact (encoders, linear attention,
+    A backbone is causal when changing the last token leaves earlier states alone. It shares when the same responses get
+    the same features in a tree on a trunk and alone. Where sharing is not exact (encoders, linear attention,
     state-space layers), rows hold one response each and a log line says so.
 
     Args:
@@ -294,11 +298,11 @@ def _sharing_fails(backbone: Backbone, tokens: list[int]) -> str | None:
     if {"dynamic", "longrope"} & {str(rope.get("rope_type")), str((rope.get("full_attention") or {}).get("rope_type"))}:
         return "its positions are scaled by the longest sequence of the batch"
     tree = Tree(tuple(tokens[:6]), (tuple(tokens[6:9]), tuple(tokens[9:14]), tuple(tokens[3:5])), (6, 6, 6))
-    filler = Tree((), (tuple(tokens[:4]),), (0,))
+    filler = Tree((), ((*tokens[:2], *tokens[8:10]),), (2,))
     alone = torch.stack([_plain_states(backbone, list(tree.sequence(k)))[0, -1] for k in range(3)])
     sharing = Backbone(backbone.network, causal=True, shares=True, pooling="last")
     try:
-        shared = sharing.features(pack.collate([filler, tree], [[0, 1]], pad_id=0))[0, 1:]
+        shared = sharing.features(pack.collate([filler, tree], [[0, 1]], pad_id=0, trunk=2))[0, 1:]
     except (TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError) as error:
         return f"{type(backbone.network).__name__} refuses the tree mask ({' '.join(str(error).split())[:120]})"
     error = ((shared - alone).norm() / alone.norm()).item()

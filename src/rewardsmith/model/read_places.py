@@ -56,7 +56,7 @@ def read_places(
     first = first_places(arranged)
     total, done = sum(map(len, arranged)), 0
     for rows in batches:
-        batch = pack.collate(arranged, rows, pad_id).to(backbone.device)
+        batch = backbone.collate(arranged, rows, pad_id).to(backbone.device)
         states = backbone.states(batch).last_hidden_state
         lengths = [len(arranged[tree].prefix) + len(arranged[tree].branches[k]) for tree, k in batch.owner]
         read = pack.read_at(batch, lengths, [places[first[tree] + k] for tree, k in batch.owner])

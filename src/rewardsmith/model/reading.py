@@ -50,7 +50,7 @@ def read(
     arranged, batches = backbone.arrange(trees, budget)
     first = first_places(arranged)
     for rows in batches:
-        batch = pack.collate(arranged, rows, pad_id)
+        batch = backbone.collate(arranged, rows, pad_id)
         yield [first[tree] + k for tree, k in batch.owner], backbone.features(batch, layers)
         if progress:
             progress(sum(len(arranged[index]) for row in rows for index in row))
@@ -72,8 +72,12 @@ def _read_by_tree(
     for rows in pack.plan([lengths[index] for index in whole], budget):
         chosen = [whole[place] for row in rows for place in row]
         some = [trees[index] for index in chosen]
-        batch = pack.collate(some, [range(len(some))], pad_id, known=[known[index] for index in chosen])
-        features = backbone.features(batch, layers, [pasts[index] for index in chosen])
+        row, here = [range(len(some))], [pasts[index] for index in chosen]
+        if any(here):
+            batch = pack.collate(some, row, pad_id, known=[known[index] for index in chosen])
+        else:
+            batch = backbone.collate(some, row, pad_id)
+        features = backbone.features(batch, layers, here)
         yield [first[chosen[tree]] + k for tree, k in batch.owner], features
         if progress:
             progress(sum(map(len, some)))

@@ -2,8 +2,8 @@
 
 A dense mask over a packed row makes attention compute every pair of positions in the row, across trees and branches,
 and throw most of them away. Here every segment (a prefix, or a branch) is one call of PyTorch's
-``scaled_dot_product_attention`` on the keys it may see: a prefix on itself, a branch on its prefix and itself. Nothing
-is padded: all trees of a batch stand in one row.
+``scaled_dot_product_attention`` on the keys it may see: a prefix on itself, a branch on its prefix and itself, both on
+the trunk if there is one. Nothing is padded: all trees of a batch stand in one row.
 
 It is registered with transformers under :data:`NAME` and gets its layout as a keyword argument of the forward call;
 without a layout it is transformers' own sdpa attention.
@@ -45,18 +45,18 @@ class Past:
 
 @dataclass(frozen=True)
 class Segment:
-    """A prefix or a branch in the row.
+    """The trunk, a prefix or a branch in the row.
 
     Args:
         length: number of tokens, >= 0.
-        prefix: index of the segment it also sees; None for a prefix.
-        depth: tokens that it sees before its own: those of the past and of the prefix.
+        before: indices of the segments that it also sees, in order.
+        depth: tokens that it sees before its own: those of the past and of the segments before.
         past: keys and values to be seen (``known`` > 0) or to be filled (a prefix with ``known`` 0).
         known: how many tokens of ``past`` it sees.
     """
 
     length: int
-    prefix: int | None = None
+    before: tuple[int, ...] = ()
     depth: int = 0
     past: Past | None = None
     known: int = 0
@@ -83,16 +83,20 @@ class Layout:
             pasts: one per tree of the batch, or None.
 
         Raises:
-            ValueError: the batch has several rows: their padding would be taken for tokens.
+            ValueError: the batch has several rows: their padding would be taken for tokens. Or a trunk and pasts, which
+                would both stand for the first tokens.
         """
         if len(batch.input_ids) != 1:
             raise ValueError(f"tree attention needs all trees in one row, not in {len(batch.input_ids)}")
-        segments: list[Segment] = []
         pasts = pasts or [None] * len(batch.sizes)
+        if batch.trunk and any(pasts):
+            raise ValueError("a batch has either a trunk or pasts")
+        segments = [Segment(batch.trunk)] if batch.trunk else []
+        root = tuple(range(len(segments)))
         for (prefix, *branches), known, past in zip(batch.sizes, batch.known, pasts, strict=True):
             place = len(segments)
-            segments.append(Segment(prefix - known, None, known, past, known))
-            segments += [Segment(length, place, prefix, past if known else None, known) for length in branches]
+            segments.append(Segment(prefix - known, root, known, past, known))
+            segments += [Segment(n, (*root, place), prefix, past if known else None, known) for n in branches]
         padding = batch.input_ids.shape[1] - sum(segment.length for segment in segments)
         return cls([*segments, Segment(padding)] if padding else segments, windows)
 
@@ -175,7 +179,7 @@ def _seen(
     segment: Segment, index: int, keys: Sequence[torch.Tensor], values: Sequence[torch.Tensor], layer: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Keys and values that a segment sees, [1, kv_heads, depth + length, head_dim]; fills an empty past on the way."""
-    places = [index] if segment.prefix is None or not keys[segment.prefix].shape[2] else [segment.prefix, index]
+    places = [*(place for place in segment.before if keys[place].shape[2]), index]
     k, v = [keys[place] for place in places], [values[place] for place in places]
     if segment.past is not None and segment.known:
         past = segment.past.layers[layer]

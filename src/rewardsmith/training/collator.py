@@ -13,7 +13,7 @@ import torch
 
 from rewardsmith.encoding import pack
 from rewardsmith.encoding.template import Rendered, common_prefix
-from rewardsmith.encoding.tree import Tree, build, first_places, unshare
+from rewardsmith.encoding.tree import Tree, build, first_places, trunk, unshare
 from rewardsmith.training.pairs import Pairs
 from rewardsmith.training.rows import sequences
 
@@ -24,7 +24,8 @@ class TreeCollator:
 
     Args:
         pad_id: of the tokenizer; it only fills rows up and is never read.
-        share: put a prompt once for its responses. False: every response is a sequence of its own.
+        share: put a prompt once for its responses, and once what all prompts begin with. False: every response is a
+            sequence of its own.
         one_row: all trees of a forward pass in one row, without padding (attention is computed tree by tree).
         one_per_row: never two sequences in a row, for networks that cannot keep them apart.
         tokens: most positions in a forward pass, padding included; None for no limit. A comparison is never split.
@@ -87,7 +88,9 @@ class TreeCollator:
 
     def _one_pass(self, rows: list[Mapping[str, Any]], trees: list[Tree], share: int) -> dict[str, Any]:
         pieces = self._pieces(trees)
-        batch = pack.collate(pieces, self._rows([len(piece) for piece in pieces]), self.pad_id, self.multiple_of)
+        root = trunk(pieces) if self.share else 0
+        arranged = self._rows([len(piece) for piece in pieces])
+        batch = pack.collate(pieces, arranged, self.pad_id, self.multiple_of, trunk=root)
         # The batch's responses come in the order of its rows; labels count them in the order of the comparisons.
         first = first_places(pieces)
         order = sorted(range(len(batch.owner)), key=lambda place: first[batch.owner[place][0]] + batch.owner[place][1])
@@ -121,8 +124,9 @@ def _predictions(batch: pack.Batch, labels: Mapping[str, torch.Tensor], trees: S
         prefix, end = len(trees[tree].prefix), int(batch.last[response]) + 1
         begin = end - len(trees[tree].branches[branch])
         # the prefix stands before the first branch of its tree
-        at = begin - sum(len(trees[tree].branches[k]) for k in range(branch)) - prefix
-        path = [*range(at, at + prefix), *range(begin, end)]
+        at = begin - sum(len(trees[tree].branches[k]) for k in range(branch)) - prefix + batch.trunk
+        row = begin - begin % batch.input_ids.shape[1]
+        path = [*range(row, row + batch.trunk), *range(at, at + prefix - batch.trunk), *range(begin, end)]
         start = max(1, trees[tree].response_starts[branch])
         places += path[start - 1 : -1]
         tokens += path[start:]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from rewardsmith.encoding import pack
 from rewardsmith.encoding.tree import Tree
 from rewardsmith.model.reward_model import RewardModel
 from rewardsmith.training.feature_cache import FeatureCache, sequence_key, sequence_keys
@@ -79,7 +78,7 @@ def _run(
     waiting: dict[bytes, torch.Tensor] = {}  # key -> [N layers, d]
     done = 0
     for number, rows in enumerate(batches, start=1):
-        batch = pack.collate(trees, rows, model.template.tokenizer.pad_token_id)
+        batch = model.backbone.collate(trees, rows, model.template.tokenizer.pad_token_id)
         features = model.backbone.features(batch, cache.layers)
         for place, (tree, k) in enumerate(batch.owner):
             key = sequence_key(trees[tree], k)

@@ -51,7 +51,7 @@ class Summary:
         parts = [str(self.rows)]
         if self.tokens and self.unshared and self.padded:
             parts.append(
-                f"{self.tokens:,} tokens an epoch to compute (unshared {self.unshared:,}, padded {self.padded:,})"
+                f"{self.tokens:,} tokens an epoch, prompts once (unshared {self.unshared:,}, padded {self.padded:,})"
             )
         share = self.trainable / max(1, self.parameters)
         parts.append(f"{self.trainable:,} of {self.parameters:,} parameters trainable ({share:.2%})")
