@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -101,9 +102,10 @@ def test_collate_reads_each_response_at_its_last_token(groups: list[list[list[in
         assert own == list(sequence[start:])
 
 
-def test_block_mask_is_the_dense_mask() -> None:
-    trees = [tree_of([[1, 2, 3, 1], [1, 2, 2], [1, 2, 3, 3, 3]]), tree_of([[2, 2, 1, 1, 3]])]
-    batch = pack.collate(trees, [[0, 1], [1]], pad_id=0)
+@pytest.mark.parametrize("trunk", [0, 1])
+def test_block_mask_is_the_dense_mask(trunk) -> None:
+    trees = [tree_of([[1, 2, 3, 1], [1, 2, 2], [1, 2, 3, 3, 3]]), tree_of([[1, 2, 1, 1, 3]])]
+    batch = pack.collate(trees, [[0, 1], [1]], pad_id=0, trunk=trunk)
     for window in (None, 2):
         predicate = pack.block_mask(batch, window).mask_mod
         dense = pack.dense_mask(batch, torch.float32, window)[:, 0] == 0
