@@ -11,7 +11,6 @@ import torch
 from _common import data_folder, last_line, machine, seconds, spread
 from rewardsmith import RewardModel
 from rewardsmith.data import load_comparisons
-from rewardsmith.encoding import pack
 from rewardsmith.encoding.tree import build
 from rewardsmith.model.load import LoadOptions
 from rewardsmith.types import Message, Text
@@ -107,7 +106,7 @@ def tokens(model: RewardModel, rows: list) -> tuple[int, int]:
     for prompt, response in rows:
         groups.setdefault(prompt, []).append(model.render(prompt, response))
     trees, batches = model.backbone.arrange([build(group) for group in groups.values()], model.budget)
-    return usual, sum(pack.collate(trees, batch, 0).input_ids.numel() for batch in batches)
+    return usual, sum(model.backbone.collate(trees, batch, 0).input_ids.numel() for batch in batches)
 
 
 def conversation(prompt: Text, response: Text) -> list[dict]:
