@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -93,6 +94,24 @@ def test_a_copy_reads_its_own_weight() -> None:
     twin.weight.data.zero_()
     assert not twin(states(2, 24).requires_grad_()).any()
     assert fuse(twin) == 0  # it is already
+
+
+def test_trying_a_norm_calls_no_hook_of_others() -> None:
+    norm, seen = frozen(), []
+    norm.register_forward_hook(lambda *_: seen.append(1))
+    assert fuse(norm) == 1 and not seen
+
+
+def test_what_was_trained_has_its_own_norms_again_and_can_be_pickled(trainable, tmp_path) -> None:
+    parts = {"peft_config": LoraConfig(r=4, target_modules="all-linear")}
+    made = trainer(trainable["llama"], chats(4), tmp_path, parts=parts)
+    network = made.reward_model().backbone.network
+    assert not any("forward" in one.__dict__ for one in network.modules())
+    norm = next(one for one in made.model.modules() if type(one).__name__ == "LlamaRMSNorm")
+    again = pickle.loads(pickle.dumps(norm))
+    again.weight.data.zero_()
+    assert not again(states(2, len(again.weight)).requires_grad_()).any()  # it reads its own weight
+    assert norm(states(2, len(norm.weight)).requires_grad_()).any()
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3"])

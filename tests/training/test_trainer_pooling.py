@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from peft import LoraConfig
 from transformers import default_data_collator
 
 from rewardsmith import RewardConfig
-from rewardsmith.errors import UsageError
+from rewardsmith.errors import DataError, ModelError, UsageError
 from rewardsmith.model.reward_model import RewardModel
+from rewardsmith.types import Comparison
 from tests.training.conftest import assert_same_gradients, chats, gradients, independent, trainer
 
 MEAN: dict[str, Any] = {"pooling": "mean"}
@@ -65,22 +67,56 @@ def test_what_a_mean_cannot_be_taken_over_is_refused(trainable, tmp_path) -> Non
     with pytest.raises(UsageError, match="leave data_collator out"):
         trainer(trainable["llama"], chats(4), tmp_path, parts={"data_collator": default_data_collator}, **MEAN)
     tokens = [{"chosen_ids": [5, 6, 7], "rejected_ids": [5, 8]}]
-    with pytest.raises(UsageError, match="do not say where the response begins"):
-        trainer(trainable["llama"], Dataset.from_list(tokens), tmp_path, **MEAN)
     known = [{**tokens[0], "response_start": [1, 1]}]
-    assert trainer(trainable["llama"], Dataset.from_list(known), tmp_path, **MEAN).max_length
+    made = trainer(trainable["llama"], Dataset.from_list(known), tmp_path, **MEAN)
+    for rows in (tokens, [*known, {**tokens[0], "response_start": None}]):
+        for how in (lambda rows: trainer(trainable["llama"], rows, tmp_path, **MEAN), made.evaluate, made.predict):
+            with pytest.raises(DataError, match=r"row:\d: response_start.*must know where the response begins"):
+                how(Dataset.from_list(rows))
+    with pytest.raises(DataError, match=r"row:1: prompt: is missing, and pooling 'mean' must know"):
+        trainer(trainable["llama"], [{"chosen": "hi you", "rejected": "hi"}], tmp_path, **MEAN)
+    comparison = Comparison("", ("", ""), token_ids=((5, 6, 7), (5, 8)))
+    with pytest.raises(DataError, match="row:1: holds tokens, and pooling 'mean' must know"):
+        trainer(trainable["llama"], chats(4), tmp_path, parts={"eval_dataset": [comparison]}, **MEAN)
+
+
+@pytest.mark.parametrize("starts", [[9999, 1], [-1, 1], [1], [3, 1], [1, 1, 1]], ids=str)
+def test_a_start_that_is_no_place_of_the_row_is_refused(trainable, tmp_path, starts) -> None:
+    rows = [{"chosen_ids": [5, 6, 7], "rejected_ids": [5, 8], "response_start": starts}]
+    for more in ({}, MEAN):
+        with pytest.raises(DataError, match=r"row:1: response_start: .*one place a response, .* below \[3, 2\]"):
+            trainer(trainable["llama"], Dataset.from_list(rows), tmp_path, **more)
+
+
+@pytest.mark.parametrize("adapters", [True, False], ids=["lora", "full"])
+def test_save_model_and_checkpoints_keep_it(trainable, tmp_path, adapters) -> None:
+    parts = {"peft_config": LoraConfig(task_type="SEQ_CLS", r=2, target_modules="all-linear")} if adapters else {}
+    made = trainer(
+        trainable["llama"], chats(8), tmp_path / "run", parts=parts, save_strategy="steps", save_steps=1, **MEAN
+    )
+    made.train()
+    made.save_model(tmp_path / "saved")
+    row = chats(1)[0]
+    wanted = made.reward_model().score(row["prompt"], row["chosen"])
+    assert made.reward_model().contract.pooling == "mean"
+    last = max((tmp_path / "run").glob("checkpoint-*"), key=lambda one: int(one.name.split("-")[1]))
+    for folder in (tmp_path / "saved", last):
+        loaded = RewardModel.load(folder, dtype="float32", device="cpu")
+        assert loaded.contract.pooling == "mean"
+        assert loaded.score(row["prompt"], row["chosen"]) == pytest.approx(wanted, abs=1e-4)
+    if not adapters:
+        assert trainer(tmp_path / "saved", chats(8), tmp_path / "more")._source.backbone.pooling == "mean"
+    (tmp_path / "saved" / "reward_pooling.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"reward_pooling.json: cannot be read \(KeyError\); save the model again"):
+        RewardModel.load(tmp_path / "saved")
 
 
 def test_an_encoder_keeps_its_own(trainable, tmp_path) -> None:
-    from rewardsmith.errors import ModelError
-
     with pytest.raises(ModelError, match="is bidirectional"):
         trainer(trainable["bert"], chats(4), tmp_path, **MEAN)
 
 
 def test_adapters_are_saved_with_it(trainable, tmp_path) -> None:
-    from peft import LoraConfig
-
     adapters = LoraConfig(task_type="SEQ_CLS", r=2, target_modules="all-linear")
     made = trainer(trainable["llama"], chats(8), tmp_path / "run", parts={"peft_config": adapters}, **MEAN)
     made.train()

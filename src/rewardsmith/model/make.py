@@ -17,11 +17,11 @@ from rewardsmith.model import adapter, facts
 from rewardsmith.model import attributes as attribute_heads
 from rewardsmith.model import contract as contracts
 from rewardsmith.model import ensemble as ensembles
+from rewardsmith.model import pooling as poolings
 from rewardsmith.model import posterior as posteriors
 from rewardsmith.model import process as processes
 from rewardsmith.model.backbone import Backbone, Pooling, find_head, head_name, probe
 from rewardsmith.model.bases import resolve
-from rewardsmith.model.contract import Contract
 from rewardsmith.model.hardware import dtype_name, pick_device, trained_dtype
 from rewardsmith.model.load import LoadOptions, head_weight, load_network, load_tokenizer
 from rewardsmith.shaping import Pipeline
@@ -43,7 +43,7 @@ def load(kind: type[RewardModel], name: str, options: LoadOptions) -> RewardMode
     network, stored = _network(folder, tokenizer, options)
     ensemble = ensembles.read(folder)
     segments = _segments(tokenizer) and (contract is None or contract.mode != "text")
-    backbone = probe(network, _pooling(contract), segments=segments, attention=options.attention)
+    backbone = probe(network, poolings.read(folder), segments=segments, attention=options.attention)
     head = _float32_head(backbone, stored)
     process = processes.read(folder, head.in_features)
     attributes = attribute_heads.read(folder, head.in_features)
@@ -123,10 +123,6 @@ def _network(folder: Path, tokenizer: Any, options: LoadOptions) -> tuple[Any, t
 
 def _segments(tokenizer: Any) -> bool:
     return "token_type_ids" in tokenizer.model_input_names
-
-
-def _pooling(contract: Contract | None) -> Pooling | None:
-    return contract.pooling if contract else None  # type: ignore[return-value]
 
 
 def _float32_head(backbone: Backbone, stored: torch.Tensor | None) -> nn.Linear:

@@ -16,7 +16,7 @@ from rewardsmith.encoding.frozen_date import freeze_date
 from rewardsmith.encoding.kept_thinking import keep_thinking
 from rewardsmith.encoding.template import Template, default_mode
 from rewardsmith.errors import MissingExtraError, ModelError, UsageError
-from rewardsmith.model import contract as contracts
+from rewardsmith.model import pooling as poolings
 from rewardsmith.model.backbone import head_name
 from rewardsmith.model.bases import resolve
 from rewardsmith.model.hardware import DTYPES
@@ -346,14 +346,14 @@ def _pooling(found: Assembled, args: RewardConfig) -> Any:
     Raises:
         UsageError: another pooling was asked for.
     """
-    contract = None if found.fresh or found.folder is None else contracts.read(found.folder)
-    if contract is None:
+    known = None if found.fresh or found.folder is None else poolings.read(found.folder)
+    if known is None:
         return args.pooling
-    if args.pooling not in (None, contract.pooling):
+    if args.pooling not in (None, known):
         raise UsageError(
-            f"pooling {args.pooling}: {found.name} is a reward model that reads {contract.pooling}; leave pooling out"
+            f"pooling {args.pooling}: {found.name} is a reward model that reads {known}; leave pooling out"
         )
-    return contract.pooling
+    return known
 
 
 def template_for(model: RewardModel, dataset: Any, name: str) -> Template:

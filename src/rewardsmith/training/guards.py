@@ -51,23 +51,17 @@ def _comparisons(dataset: Any) -> bool:
     return isinstance(dataset, list) and all(isinstance(one, Comparison) for one in dataset)
 
 
-def check_mean(rows: Any, collator: Any) -> None:
-    """What the mean over a response needs to be taken over: rows that say where the response begins.
+def check_mean(collator: Any) -> None:
+    """The mean over a response is read only of what our own collator packs.
 
     Args:
-        rows: of token rows.
-        collator: the caller's own, None for ours, which alone packs them so that the mean is read.
+        collator: the caller's own, None for ours.
 
     Raises:
-        UsageError: they do not, or another collator would have the network read the last token.
+        UsageError: it is another, which would have the network read the last token.
     """
     if collator is not None:
         raise UsageError("pooling 'mean' needs the trainer's own collator: leave data_collator out")
-    if next(iter(rows)).get("response_start") is None:
-        raise UsageError(
-            "pooling 'mean': token rows do not say where the response begins; give them a column response_start, two "
-            "numbers a row, or give text"
-        )
 
 
 def check_scores(rows: Any, name: str, attributes: Sequence[str] | None = None) -> None:

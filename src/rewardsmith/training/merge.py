@@ -13,6 +13,7 @@ import torch
 from rewardsmith.errors import UsageError
 from rewardsmith.model.adapter import merge
 from rewardsmith.model.quantise import dequantise, is_quantised
+from rewardsmith.training import fused_norm
 from rewardsmith.training.forward import forget
 
 logger = logging.getLogger("rewardsmith")
@@ -24,7 +25,6 @@ def plain(model: Any, network: Any) -> Any:
     Args:
         model: the PEFT model around ``network``, or ``network``.
         network: the ``*ForSequenceClassification``.
-
     """
     if model is network:
         copied = copy.deepcopy(network)
@@ -96,4 +96,5 @@ def _unsharded(kind: type) -> type:
 def _untaught(network: Any) -> Any:
     if "_own_forward" in network.__dict__:
         forget(network)
+    fused_norm.restore(network)
     return network.eval()

@@ -22,6 +22,10 @@ from rewardsmith.types import Comparison, Source, Text
 COLUMNS = ("chosen_ids", "rejected_ids", "ids", "ranks", "response_start", "margin", "weight", "probability", "scores")
 _LEGACY = {"chosen_input_ids": "chosen_ids", "rejected_input_ids": "rejected_ids"}
 _DROP = "_dropped_because"
+_NO_START = (
+    "and pooling 'mean' must know where the response begins: give text as prompt, chosen and rejected, tokens with a "
+    "column response_start, one number a response"
+)
 
 
 @dataclass
@@ -46,11 +50,13 @@ class Renderer:
         template: renders text.
         max_length: in tokens, None for no limit. Longer rows get the reason why they are to be dropped.
         attributes: names of the ratings that are ``scores``; None for the scores themselves.
+        starts: it must be known where each response begins.
     """
 
     template: Template
     max_length: int | None
     attributes: Sequence[str] | None = None
+    starts: bool = False
 
     def __call__(self, row: Mapping[str, Any], index: int) -> dict[str, Any]:
         """Render a row of text, messages or tokens.
@@ -60,6 +66,8 @@ class Renderer:
         """
         check_labels(row, index)
         comparison = comparison_of(row, index)
+        if self.starts:
+            check_prompt(comparison, index, joined=comparison.prompt == "" and isinstance(row.get("chosen"), str))
         return token_row(self.template, comparison, self.max_length, self.attributes)
 
 
@@ -125,6 +133,7 @@ def prepare_rows(
     *,
     vocabulary: int | None = None,
     attributes: Sequence[str] | None = None,
+    starts: bool = False,
     processes: int | None = None,
     name: str = "train",
 ) -> tuple[Any, RowCount]:
@@ -137,6 +146,7 @@ def prepare_rows(
         max_length: rows with a longer response are dropped.
         vocabulary: token ids that the network knows, [0, vocabulary); None for those of the tokenizer.
         attributes: names of the ratings to learn, in the order of the heads; None for the one score.
+        starts: it must be known where each response begins (:func:`check_starts`, :func:`check_prompt`).
         processes: that render (map-style sets only).
         name: for messages.
 
@@ -152,7 +162,8 @@ def prepare_rows(
         if not dataset:
             raise DataError(f"no row of the {name} data is left: there were none")
         kept = {name: kind for name, kind in _features(attributes).items() if name != _DROP}
-        dataset = Dataset.from_list(rows_of(template, dataset, max_length, attributes), features=Features(kept))
+        found = rows_of(template, dataset, max_length, attributes, starts=starts)
+        dataset = Dataset.from_list(found, features=Features(kept))
     columns = _columns(dataset, name)
     for old, new in _LEGACY.items():
         if old in columns and new not in columns:
@@ -164,13 +175,14 @@ def prepare_rows(
         if rows:
             options["desc"] = f"checking {name} data"
         limits = {"max_length": max_length, "vocabulary": vocabulary or len(template.tokenizer)}
-        dataset = dataset.map(_mark, fn_kwargs={**limits, "attributes": attributes}, with_indices=True, **options)
+        more = {"attributes": attributes, "starts": starts}
+        dataset = dataset.map(_mark, fn_kwargs={**limits, **more}, with_indices=True, **options)
     else:
         if rows:
             options["desc"] = f"rendering {name} data"
         options["features"] = _features(attributes)  # a first thousand rows of None would make a column of nothing
         dataset = dataset.map(
-            Renderer(template, max_length, attributes), with_indices=True, remove_columns=columns, **options
+            Renderer(template, max_length, attributes, starts), with_indices=True, remove_columns=columns, **options
         )
     return _without_dropped(dataset, rows, name)
 
@@ -187,10 +199,16 @@ def _features(attributes: Sequence[str] | None) -> Any:
 
 
 def _mark(
-    row: dict[str, Any], index: int, max_length: int | None, vocabulary: int, attributes: Sequence[str] | None
+    row: dict[str, Any],
+    index: int,
+    max_length: int | None,
+    vocabulary: int,
+    attributes: Sequence[str] | None,
+    starts: bool,
 ) -> dict[str, str]:
     check_labels(row, index)
     check_tokens(row, index, vocabulary)
+    check_starts(row, index, needed=starts)
     if attributes:
         _check_ratings(row, index, attributes)
     return {_DROP: _reason(sequences(row), max_length)}
@@ -219,6 +237,37 @@ def check_tokens(row: Mapping[str, Any], index: int, vocabulary: int) -> None:
         if wrong is not None:
             rule = f"token {wrong} is not in [0, {vocabulary}): tokenise with this model's tokenizer"
             raise DataError(rule, file="row", line=index + 1, field=name)
+
+
+def check_starts(row: Mapping[str, Any], index: int, *, needed: bool) -> None:
+    """Refuse token rows whose ``response_start`` names no place of theirs, or is missing where it is ``needed``.
+
+    Raises:
+        DataError: naming the row, the value and the rule.
+    """
+    starts, lengths = row.get("response_start"), [len(ids) for ids in sequences(row)]
+    if starts is None:
+        if needed:
+            raise DataError(f"is missing, {_NO_START}", file="row", line=index + 1, field="response_start")
+        return
+    if len(starts) != len(lengths) or not all(0 <= at < n for at, n in zip(starts, lengths, strict=True)):
+        rule = f"must hold one place a response, from 0 and below {lengths}"
+        raise DataError(f"{starts}: {rule}", file="row", line=index + 1, field="response_start")
+
+
+def check_prompt(comparison: Comparison, index: int, *, joined: bool = False) -> None:
+    """Refuse comparisons that do not say where the response begins: tokens, and text that begins with its prompt.
+
+    Args:
+        joined: the prompt stands in the responses.
+
+    Raises:
+        DataError: naming the row and the remedy.
+    """
+    if comparison.token_ids is not None:
+        raise DataError(f"holds tokens, {_NO_START}", file="row", line=index + 1)
+    if joined:
+        raise DataError(f"is missing, {_NO_START}", file="row", line=index + 1, field="prompt")
 
 
 def _without_dropped(dataset: Any, counted: bool, name: str) -> tuple[Any, RowCount]:
@@ -354,8 +403,12 @@ def rows_of(
     comparisons: Sequence[Comparison],
     max_length: int | None,
     attributes: Sequence[str] | None = None,
+    *,
+    starts: bool = False,
 ) -> list[dict[str, Any]]:
     """Token rows of comparisons read by :mod:`rewardsmith.data`, for ``Dataset.from_list``."""
+    for index, comparison in enumerate(comparisons if starts else ()):
+        check_prompt(comparison, index)
     return [
         {key: value for key, value in token_row(template, comparison, max_length, attributes).items() if key != _DROP}
         for comparison in comparisons

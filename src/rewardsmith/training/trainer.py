@@ -17,6 +17,7 @@ from transformers import EarlyStoppingCallback, set_seed
 from transformers.trainer_utils import PredictionOutput
 
 from rewardsmith.model import adapter
+from rewardsmith.model import pooling as poolings
 from rewardsmith.model.quiet import quiet_transformers
 from rewardsmith.model.reward_model import RewardModel
 from rewardsmith.training import attribute_heads, guards, losses, objective
@@ -130,7 +131,7 @@ class RewardTrainer(MeasuresComparisons, SavesBeforePushing):
             train_dataset = self._rows(train_dataset, "train")
             eval_dataset = self._rows_of_all(eval_dataset)
         if self._source.backbone.pooling == "mean":
-            guards.check_mean(train_dataset, data_collator)
+            guards.check_mean(data_collator)
         if args.attribute_weights == LEARNED:
             guards.check_order(train_dataset)
         probes = args.head_init == "probe" and (found.fresh or args.attributes)
@@ -238,8 +239,10 @@ class RewardTrainer(MeasuresComparisons, SavesBeforePushing):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """As ``Trainer._save``, what the checkpoints and ``save_model`` call."""
         super()._save(output_dir, state_dict)
+        folder = Path(output_dir or str(self.args.output_dir))
+        poolings.write(folder, self._source.backbone.pooling)
         if self.accelerator.unwrap_model(self.model) is not self.network:
-            adapter.write_recipe(Path(output_dir or str(self.args.output_dir)), self.network)
+            adapter.write_recipe(folder, self.network)
 
     def _plain_network(self) -> Any:
         """The trained network without adapters; if it is sharded on the main process only, None elsewhere."""
@@ -268,6 +271,7 @@ class RewardTrainer(MeasuresComparisons, SavesBeforePushing):
         args, template = self._settings, template_for(self._source, dataset, name)
         vocabulary = self._source.backbone.network.get_input_embeddings().weight.shape[0]
         limits = {"vocabulary": vocabulary, "attributes": args.attributes, "processes": args.dataset_num_proc}
+        limits["starts"] = self._source.backbone.pooling == "mean"
         rows, count = prepare_rows(dataset, template, self.max_length, **limits, name=name)
         if count.dropped:
             logger.warning("%s data: %s", name, count)
