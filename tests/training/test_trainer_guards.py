@@ -59,6 +59,7 @@ def head_of(made: Any) -> torch.Tensor:
         ({"max_steps": -2}, "max_steps -2: nothing would be trained"),
         ({"num_train_epochs": 0}, "num_train_epochs 0: nothing would be trained"),
         ({"num_train_epochs": -1.0}, "num_train_epochs -1: nothing would be trained"),
+        ({"num_train_epochs": math.inf}, "num_train_epochs inf: it would never end"),
     ],
 )
 def test_training_for_no_step_is_refused(bases, tmp_path, more, message) -> None:
@@ -489,15 +490,21 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "head_init": ({"head_init": "zero"}, "head_init 'zero': use random or probe"),
     "max_length": ({"max_length": 0}, "max_length 0: must be at least 1"),
     "tokens_per_forward": ({"tokens_per_forward": -5}, "tokens_per_forward -5: must be at least 1"),
-    "learning_rate": ({"learning_rate": 0.0}, "learning_rate 0.0: must be greater than 0"),
+    "learning_rate": ({"learning_rate": 0.0}, "learning_rate 0.0: must be finite and greater than 0"),
+    "learning_rate inf": ({"learning_rate": math.inf}, "learning_rate inf: must be finite"),
     "learning_rate nan": ({"learning_rate": math.nan}, "learning_rate nan: must be"),
     "label_smoothing": ({"label_smoothing_factor": 0.5}, r"label_smoothing_factor 0.5: must be in \[0, 0.5\)"),
-    "head_anchor": ({"head_anchor": -1.0}, "head_anchor -1.0: must be >= 0"),
+    "head_anchor": ({"head_anchor": -1.0}, "head_anchor -1.0: must be finite and >= 0"),
     "head_anchor nan": ({"head_anchor": math.nan}, "head_anchor nan: must be"),
     "head_learning_rate": ({"head_learning_rate": -1.0}, "head_learning_rate -1.0: must be"),
     "language_model": ({"language_model_coefficient": -0.1}, "language_model_coefficient -0.1: must be"),
     "patience": ({"early_stopping_patience": 2}, "early_stopping_patience needs evaluations"),
     "patience 0": ({"early_stopping_patience": 0, "eval_strategy": "epoch"}, "early_stopping_patience 0: must be"),
+    "center inf": ({"center_rewards_coefficient": math.inf}, "center_rewards_coefficient inf: must be finite"),
+    "padding 0": ({"pad_to_multiple_of": 0}, "pad_to_multiple_of '0': a number of at least 1"),
+    "padding 2.5": ({"pad_to_multiple_of": 2.5}, "pad_to_multiple_of '2.5': a number of at least 1"),
+    "init kwargs": ({"model_init_kwargs": 3}, "model_init_kwargs 3: must be arguments by name"),
+    "metrics": ({"include_for_metrics": ["inputs"]}, "include_for_metrics 'inputs': batches are packed trees"),
     "padding": ({"pad_to_multiple_of": "wide"}, "pad_to_multiple_of 'wide': a number of at least 1, auto or none"),
 }
 
@@ -506,6 +513,44 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_setting_out_of_range_is_refused_at_once(tmp_path, more, message) -> None:
     with pytest.raises(UsageError, match=message):
         RewardConfig(str(tmp_path), use_cpu=True, **more)
+
+
+def test_early_stopping_on_several_sets_needs_the_one_that_counts(trainable, tmp_path) -> None:
+    sets = {name: Dataset.from_list(chats(4)) for name in ("a", "b")}
+    more: dict[str, Any] = {"early_stopping_patience": 1, "eval_strategy": "steps", "eval_steps": 1, "max_steps": 3}
+    more |= {"save_strategy": "steps", "save_steps": 1, "load_best_model_at_end": True}
+    with pytest.raises(UsageError, match="metric_for_best_model 'loss': is of none .* 'a', 'b'; .*'eval_a_loss'"):
+        trainer(trainable["llama"], chats(4), tmp_path, parts={"eval_dataset": sets}, **more)
+    made = trainer(
+        trainable["llama"],
+        chats(4),
+        tmp_path,
+        parts={"eval_dataset": sets},
+        metric_for_best_model="eval_b_loss",
+        **more,
+    )
+    made.train()
+    assert made.state.best_metric is not None
+
+
+def test_arguments_of_the_model_that_are_fields_of_its_config_change_it(trainable, tmp_path) -> None:
+    options = {"num_labels": 1, "use_cache": False, "attention_dropout": 0.25, "num_hidden_layers": 1, "config": None}
+    made = trainer(trainable["llama"], chats(2), tmp_path, model_init_kwargs=options)
+    config = made.model.config
+    assert (config.num_labels, config.attention_dropout, config.num_hidden_layers) == (1, 0.25, 1)
+    assert len(made.model.model.layers) == 1
+    with pytest.raises(UsageError, match="num_labels 2: a reward model has one output"):
+        trainer(trainable["llama"], chats(2), tmp_path, model_init_kwargs={"num_labels": 2})
+    with pytest.raises(ModelError, match="unexpected keyword argument 'nonsense'"):
+        trainer(trainable["llama"], chats(2), tmp_path, model_init_kwargs={"nonsense": 2})
+
+
+def test_columns_of_other_things_are_not_looked_at(trainable, tmp_path) -> None:
+    """As TRL does: what is preferred stands in chosen and rejected."""
+    more = {"responses": ["a", "b"], "attributes": "x", "id": 7}
+    plain, more_columns = chats(4), [{**row, **more} for row in chats(4)]
+    rows = [trainer(trainable["llama"], one, tmp_path).train_dataset[0] for one in (plain, more_columns)]
+    assert rows[0] == rows[1]
 
 
 OPTIONS: dict[str, tuple[dict[str, Any], str]] = {

@@ -60,7 +60,7 @@ def run(
 
         refuse_unfinished(output)
     comparisons, unseen = read(list(settings.data), False), read(list(settings.eval_data), True)
-    for name in ("early_stopping_patience", "load_best_model_at_end"):
+    for name in ("early_stopping_patience", "load_best_model_at_end", "eval_on_start"):
         if settings.training.get(name) not in (None, False) and not unseen:
             raise UsageError(f"{name} needs held-out data: give --eval-data")
 

@@ -12,7 +12,7 @@ import torch
 
 from rewardsmith.encoding.frozen_date import freeze_date
 from rewardsmith.encoding.kept_thinking import keep_thinking
-from rewardsmith.errors import ModelError
+from rewardsmith.errors import ModelError, UsageError
 from rewardsmith.model.backbone import find_head, head_name
 from rewardsmith.model.hardware import DTYPES, pick_device, pick_dtype
 from rewardsmith.model.quantise import nf4_config, same_values_everywhere
@@ -107,7 +107,7 @@ def load_network(
             False to insist on a trained head.
         seeded: draw missing layers from torch's generator as it stands, which the caller has seeded. Otherwise they are
             always the same and the generator is left alone.
-        more: further arguments of ``from_pretrained``.
+        more: further arguments of ``from_pretrained``; those that are fields of the config change it.
 
     Raises:
         ModelError: the folder holds no reward model, a classifier of several labels, or an unsupported architecture.
@@ -121,6 +121,7 @@ def load_network(
         raise ModelError(f"{folder}: its config.json cannot be used: {_one_line(error)}") from error
     if config.is_encoder_decoder:
         raise ModelError(f"{folder}: an encoder-decoder ({config.model_type}); use a decoder or an encoder as base")
+    more = _configured(config, more or {})
     prefix = getattr(config, "value_head_prefix", None) or "score"
     has_head = _check_head(folder, config, prefix, fresh_head=fresh_head)
     _one_label(config, tokenizer.pad_token_id)
@@ -136,7 +137,7 @@ def load_network(
         arguments.setdefault("device_map", {"": str(device)})
     if fresh_head and not has_head:
         arguments["ignore_mismatched_sizes"] = True
-    arguments |= more or {}
+    arguments |= more
     try:
         # Layers that a base model lacks (a head, an encoder's pooler) are drawn at random: always the same, so that
         # a run that is started again computes the same features.
@@ -148,7 +149,7 @@ def load_network(
             )
             if len(tokenizer) > network.get_input_embeddings().weight.shape[0]:
                 network.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, ImportError, RuntimeError) as error:
         raise ModelError(f"{folder}: cannot be loaded for sequence classification: {_one_line(error)}") from error
     _check_loaded(folder, network, info, has_head=has_head, fresh_head=fresh_head)
     if any(parameter.device.type == "meta" for parameter in network.parameters()):
@@ -157,6 +158,21 @@ def load_network(
         )
     same_values_everywhere(network)
     return (network if arguments.get("device_map") else network.to(device)).eval()
+
+
+def _configured(config: Any, more: Mapping[str, Any]) -> dict[str, Any]:
+    """Set on the config those of ``from_pretrained``'s arguments that are its fields, as transformers does; the others.
+
+    Raises:
+        UsageError: several labels.
+    """
+    if more.get("num_labels", 1) != 1:
+        raise UsageError(f"num_labels {more['num_labels']}: a reward model has one output; leave it out")
+    ours = ("dtype", "quantization_config")
+    mine = {name for name in more if hasattr(config, name) and name not in ours}
+    for name in mine:
+        setattr(config, name, more[name])
+    return {name: value for name, value in more.items() if name not in mine and (name, value) != ("config", None)}
 
 
 def head_weight(folder: Path, network: Any) -> torch.Tensor | None:

@@ -25,7 +25,7 @@ def keep_head(network: Any, peft_config: Any, folder: Path | None) -> None:
     Args:
         network: the ``*ForSequenceClassification``, without adapters.
         peft_config: changed in place.
-        folder: the network was loaded from; None when it was handed in.
+        folder: the network was loaded from; None when it is not known.
     """
     tops = [name for name, module in network.named_children() if name != network.base_model_prefix and _learns(module)]
     if _lacks_pooler(network, folder):

@@ -49,7 +49,7 @@ class Assembled:
         model: what was handed in, or ``network``.
         tokenizer: right-padded, pad distinct from EOS.
         name: of the base, for the contract.
-        folder: it was loaded from; None when it was handed in.
+        folder: it was loaded from; None when it is not known.
         fresh: False when it came with a trained reward head.
         new_tokens: ids that a chat template brought along; adapters learn their embeddings too.
     """

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import dataclass, field, fields
+from types import NoneType
 from typing import Any
 
 from transformers import TrainingArguments
@@ -137,6 +139,8 @@ class RewardConfig(TrainingArguments):
         if isinstance(self.pad_to_multiple_of, str):
             text = self.pad_to_multiple_of.lower()
             self.pad_to_multiple_of = None if text in ("auto", "none", "null") else _integer(text)
+        elif self.pad_to_multiple_of is not None:
+            self.pad_to_multiple_of = _integer(str(self.pad_to_multiple_of))
         super().__post_init__()
         self.attributes = attributes.names_of(self.attributes)
         self._check()
@@ -157,16 +161,21 @@ class RewardConfig(TrainingArguments):
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)}: must be at least 1")
-        if not self.learning_rate > 0:
-            raise UsageError(f"learning_rate {self.learning_rate}: must be greater than 0")
+        if not 0 < self.learning_rate < math.inf:
+            raise UsageError(f"learning_rate {self.learning_rate}: must be finite and greater than 0")
+        if not isinstance(self.model_init_kwargs, (dict, NoneType)):
+            raise UsageError(f"model_init_kwargs {self.model_init_kwargs!r}: must be arguments by name, JSON or a dict")
+        if "inputs" in (self.include_for_metrics or ()):
+            raise UsageError(
+                "include_for_metrics 'inputs': batches are packed trees, with no padded inputs to hand on; leave it out"
+            )
         if not 0 <= self.label_smoothing_factor < 0.5:
             raise UsageError(f"label_smoothing_factor {self.label_smoothing_factor}: must be in [0, 0.5)")
-        for name in ("head_anchor", "language_model_coefficient", "center_rewards_coefficient"):
+        additions = ("head_anchor", "language_model_coefficient", "center_rewards_coefficient")
+        for name in (*additions, "head_learning_rate"):
             value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise UsageError(f"{name} {value}: must be >= 0")
-        if self.head_learning_rate is not None and not self.head_learning_rate >= 0:
-            raise UsageError(f"head_learning_rate {self.head_learning_rate}: must be >= 0")
+            if value is not None and not 0 <= value < math.inf:
+                raise UsageError(f"{name} {value}: must be finite and >= 0")
         if self.early_stopping_patience is not None and IntervalStrategy(self.eval_strategy) == IntervalStrategy.NO:
             raise UsageError("early_stopping_patience needs evaluations: set eval_strategy to steps or epoch")
 

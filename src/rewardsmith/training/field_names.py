@@ -18,6 +18,8 @@ ELSEWHERE = {
     "packing": "needs no setting: prompts are shared and rows packed by themselves (share_prompts)",
     "padding_free": "needs no setting: rows are packed by themselves (share_prompts)",
     "dataset_kwargs": "is of TRL's SFTConfig, and rewardsmith has none of it",
+    "warmup_ratio": "transformers takes a share of the steps as warmup_steps now, e.g. 0.1",
+    "group_by_length": "transformers calls it train_sampling_strategy=group_by_length now",
     "beta": "is of TRL's DPOConfig; a reward model is trained without it",
     "loss_type": "the setting is loss here",
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -41,10 +42,9 @@ def check_length(args: RewardConfig) -> None:
     """
     if args.max_steps == 0 or args.max_steps < -1:
         raise UsageError(f"max_steps {args.max_steps}: nothing would be trained; at least 1, or -1 to count epochs")
-    if args.max_steps < 0 and not args.num_train_epochs > 0:
-        raise UsageError(
-            f"num_train_epochs {args.num_train_epochs:g}: nothing would be trained; must be greater than 0"
-        )
+    if args.max_steps < 0 and not 0 < args.num_train_epochs < math.inf:
+        why = "it would never end" if args.num_train_epochs > 0 else "nothing would be trained"
+        raise UsageError(f"num_train_epochs {args.num_train_epochs:g}: {why}; must be finite and greater than 0")
 
 
 def _comparisons(dataset: Any) -> bool:
@@ -130,6 +130,25 @@ def _known(scores: Any) -> bool:
     if isinstance(scores, list):
         return any(map(_known, scores))
     return scores is not None and scores == scores  # NaN is not itself
+
+
+def check_best(args: RewardConfig, sets: Any) -> None:
+    """Early stopping, and keeping the best checkpoint, know which of several evaluation sets to look at.
+
+    Args:
+        sets: the evaluation data as handed in.
+
+    Raises:
+        UsageError: they do not.
+    """
+    metric = args.metric_for_best_model or ("loss" if args.early_stopping_patience is not None else None)
+    if not isinstance(sets, Mapping) or metric is None:
+        return
+    if not any(metric.removeprefix("eval_").startswith(f"{name}_") for name in sets):
+        raise UsageError(
+            f"metric_for_best_model {metric!r}: is of none of the evaluation sets {', '.join(map(repr, sets))}; say "
+            f"which counts, e.g. 'eval_{next(iter(sets))}_loss'"
+        )
 
 
 def check_head(network: Any, model: Any) -> None:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rewardsmith.errors import UsageError
+from rewardsmith.training.settings import TUNED
 from rewardsmith.training.shape import Shape
 
 MethodName = Literal["head", "lora", "qlora", "full"]
 
-METHODS: tuple[MethodName, ...] = ("head", "lora", "qlora", "full")
+METHODS: tuple[MethodName, ...] = ("head", *TUNED)
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 

@@ -65,7 +65,7 @@ class Renderer:
             DataError: the row cannot be read or rendered; the message has its number.
         """
         check_labels(row, index)
-        comparison = comparison_of(row, index)
+        comparison = comparison_of(row, index, rated=self.attributes is not None)
         if self.starts:
             check_prompt(comparison, index, joined=comparison.prompt == "" and isinstance(row.get("chosen"), str))
         return token_row(self.template, comparison, self.max_length, self.attributes)
@@ -321,9 +321,12 @@ def holds_messages(dataset: Any) -> bool:
     return not isinstance(dataset, list) and isinstance(next(iter(dataset), {}).get("chosen"), list)
 
 
-def comparison_of(row: Mapping[str, Any], index: int) -> Comparison:
+def comparison_of(row: Mapping[str, Any], index: int, *, rated: bool) -> Comparison:
     """A row in TRL's preference format (text or messages, prompt explicit or implicit), or any shape that
     ``rewardsmith data`` reads, as a comparison.
+
+    Args:
+        rated: whether a column ``attributes`` is one of ratings; else it is not looked at.
 
     Raises:
         DataError: the row cannot be read.
@@ -331,7 +334,7 @@ def comparison_of(row: Mapping[str, Any], index: int) -> Comparison:
     row = {key: value for key, value in row.items() if value is not None}
     chosen, rejected = row.get("chosen"), row.get("rejected")
     mixed = isinstance(row.get("prompt"), str) and isinstance(chosen, list)
-    if type(chosen) is not type(rejected) or not isinstance(chosen, (str, list)) or "responses" in row or mixed:
+    if type(chosen) is not type(rejected) or not isinstance(chosen, (str, list)) or "ranks" in row or mixed:
         return _any_shape(row, index)
     try:
         prompt, responses = _split(row.get("prompt"), coerce(chosen), coerce(rejected))
@@ -340,7 +343,7 @@ def comparison_of(row: Mapping[str, Any], index: int) -> Comparison:
     return Comparison(
         prompt,
         responses,
-        attributes=_ratings(row, index),
+        attributes=_ratings(row, index) if rated else None,
         margin=row.get("margin"),
         weight=row.get("weight"),
         probability=row.get("probability"),

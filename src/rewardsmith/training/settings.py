@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +15,8 @@ import yaml
 from rewardsmith.errors import FileError, UsageError
 from rewardsmith.training.field_names import no_such_setting
 
-MethodName = Literal["lora", "qlora", "full"]
-METHODS: tuple[MethodName, ...] = ("lora", "qlora", "full")
+TunedName = Literal["lora", "qlora", "full"]
+TUNED: tuple[TunedName, ...] = ("lora", "qlora", "full")
 
 # Decided by the run itself: where it writes, and what would end in other checkpoints than ours.
 _OURS = ("output_dir", "resume_from_checkpoint", "do_train", "do_eval", "do_predict", "remove_unused_columns")
@@ -60,6 +61,10 @@ class LoraSettings:
             raise UsageError(f"lora.r {self.r}: must be at least 1")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"lora.dropout {self.dropout}: must be in [0, 1)")
+        if self.alpha is not None and not 0 < self.alpha < math.inf:
+            raise UsageError(f"lora.alpha {self.alpha}: must be finite and greater than 0")
+        if self.layers == []:
+            raise UsageError("lora.layers []: names no layer; leave it out for all")
 
     def config(self) -> Any:
         """The same as PEFT's."""
@@ -91,7 +96,7 @@ class RunSettings:
         training: fields of ``RewardConfig`` by name.
     """
 
-    method: MethodName
+    method: TunedName
     base: str
     data: tuple[str, ...]
     output: str
@@ -190,8 +195,8 @@ def build(flat: Mapping[str, Any]) -> RunSettings:
         elif key in training_fields:
             training[key] = _typed(key, value, training_fields[key].type)
     method = flat.get("method")
-    if method not in METHODS:
-        raise UsageError(f"method {method!r}: use head, {', '.join(METHODS)}")
+    if method not in TUNED:
+        raise UsageError(f"method {method!r}: use head, {', '.join(TUNED)}")
     if method == "full" and lora:
         raise UsageError(f"lora.{next(iter(lora))}: --method full has no adapters; use --method lora")
     data = _files(flat.get("data"))

@@ -127,6 +127,7 @@ class RewardTrainer(MeasuresComparisons, SavesBeforePushing):
         self.max_length = min(args.max_length or sys.maxsize, self._source.contract.max_length)
         self.rows: dict[str, RowCount] = {}
         self._settings = args
+        guards.check_best(args, eval_dataset)
         with args.main_process_first(desc="rendering"):
             train_dataset = self._rows(train_dataset, "train")
             eval_dataset = self._rows_of_all(eval_dataset)
