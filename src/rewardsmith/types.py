@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+THINKING_FIELDS = ("reasoning_content", "reasoning", "thinking")
+"""Of a message: where thinking stands that a server or a tokenizer has parsed out of the content."""
+
 
 @dataclass(frozen=True, slots=True)
 class Message:

@@ -36,6 +36,21 @@ def test_the_page_and_the_report(run, model, tmp_path) -> None:
     assert run(model, *ASK, "-o", out, "-q").out == run(model, *ASK, "-q").err == ""
 
 
+def test_with_a_process_head_the_report_marks_what_the_page_marks(cli, run, model, tmp_path) -> None:
+    made = ("data", "synthesize", "thinking", "--format", "stepwise", "-n", 12, "--families", "arithmetic", "-q")
+    assert cli(*made, "--difficulty", "1", "-o", tmp_path / "steps.jsonl").code == 0
+    train = ("train", "--method", "process", "-b", model, "-d", tmp_path / "steps.jsonl", "--ridge", 1, "-q")
+    assert cli(*train, "-o", tmp_path / "prm", "--cache", tmp_path / "c", "--dtype", "float32").code == 0
+    found = run(tmp_path / "prm", *ASK, "-o", tmp_path / "page.html", "--json").json
+    right = [step["probability"] for step in found["steps"]]
+    place = right.index(min(right)) if min(right) < 0.5 else None
+    assert found["marked_step"] == place
+    assert ("▼" in (tmp_path / "page.html").read_text(encoding="utf-8")) == (place is not None)
+    shown = run(tmp_path / "prm", *ASK).out
+    assert f"{right[0]:.3f}" in shown and "right" in shown
+    assert ("least likely right" in " ".join(shown.split())) == (place is not None)
+
+
 def test_a_row_of_a_file(run, model, tmp_path) -> None:
     rows = [
         {"prompt": "a question", "response": "42"},

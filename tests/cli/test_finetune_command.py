@@ -107,7 +107,7 @@ def test_the_default_seeds_are_told(cli, arguments, tmp_path) -> None:
         (["--set", "loss=nonsense"], "loss 'nonsense': use bradley-terry"),
         (["--set", "nothing"], "must be key=value"),
         (["--config", "none.yaml"], "none.yaml: cannot be read"),
-        (["--learning-rate", 0], "learning_rate 0.0: must be greater than 0"),
+        (["--learning-rate", 0], "learning_rate 0.0: must be finite and greater than 0"),
         (["--resume"], "there is no run"),
         (["--set", "loss=margin-scaled"], "needs a margin"),
         (["--max-length", 3], "no row of the train data is left: 24 longer than max_length"),

@@ -183,3 +183,18 @@ def test_one_think_tag_does_not_swallow_the_next_option(cli, tmp_path) -> None:
         assert "--think-tags takes two values" in wrong and repr(swallowed) in wrong
     assert "takes two values" in cli("score", "m", "r.jsonl", "--thinking", "--think-tags", "<plan>", "-o", "o").error
     assert "takes two values" in cli("explain", "m", "--think-tags", "-p", "p", "-r", "r").error
+
+
+def test_bad_rows_of_own_data_can_be_left_out(cli, tmp_path) -> None:
+    data, out = tmp_path / "own.jsonl", tmp_path / "out.jsonl"
+    good = [{"prompt": f"{n}?", "response": f"<think>\nIt is {n}.\nSo {n}.\n</think>\n\n{n}"} for n in range(4)]
+    data.write_text("\n".join(map(json.dumps, good)) + "\n[1, 2]\n", encoding="utf-8")
+    assert f"{data}:5" in cli(*COMMAND, "-o", out, "--from", data).error
+    found = cli(*COMMAND, "-o", out, "--from", data, "--skip-bad", "--corruptions", "no_thinking")
+    assert found.code == 0 and "1 bad row left out" in found.err
+    assert len(out.read_text().splitlines()) == 4
+    ranked = tmp_path / "ranked.jsonl"
+    rows = [{"prompt": row["prompt"], "chosen": row["response"], "rejected": "no"} for row in good]
+    ranked.write_text("\n".join(map(json.dumps, rows)) + "\n[1, 2]\n", encoding="utf-8")
+    assert "--skip-bad" in cli(*COMMAND, "-o", out, "--from", ranked).err
+    assert cli(*COMMAND, "-o", out, "--from", ranked, "--skip-bad").code == 0

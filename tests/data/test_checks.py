@@ -235,3 +235,9 @@ def test_what_longer_is_counted_in_is_said(cli, write) -> None:
     assert "the longer response, in characters, is the better one" in cli("check", pairs).out
     ids = write([{"prompt_ids": [1], "chosen_ids": [2, 3], "rejected_ids": [4]}], "ids.jsonl")
     assert "longer is better (tokens)" in cli("check", ids).out
+
+
+def test_responses_that_differ_in_parsed_thinking_alone_are_not_alike():
+    answer = {"role": "assistant", "content": "42"}
+    row = pair("What is 15 + 27?", [{**answer, "reasoning_content": "15 + 20 = 35"}], [answer])
+    assert "identical-responses" not in rules([row])

@@ -207,3 +207,15 @@ def test_tokenizers_without_a_template_are_left_alone() -> None:
     assert not keep_thinking(tiny.chat_tokenizer(None))
     refuses = tiny.chat_tokenizer("{{ raise_exception('no') }}")
     assert not keep_thinking(refuses)
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
+@pytest.mark.parametrize("template", [tiny.CHATML, QWEN_LIKE, FIELDS], ids=["unknown", "its own", "its own, no tags"])
+def test_thinking_in_a_field_of_the_message_is_never_dropped(template, name) -> None:
+    tokenizer = tiny.chat_tokenizer(template)
+    own = Template(tokenizer, "chat")
+    response = (Message("assistant", "42", {name: "15 + 27 = 42"}),)
+    text = tokenizer.decode(own.render("q", response).ids)
+    assert text.count("15 + 27 = 42") == 1 and text.count("42") == 2
+    bare = tokenizer.decode(own.render("q", "42").ids)
+    assert "15 + 27" not in bare

@@ -234,6 +234,17 @@ def test_thinking_in_a_field_of_its_own_is_thinking(models) -> None:
     found = models["llama"].score_thinking(PROMPT, (message,))
     assert found.response == RESPONSE
     assert found.overall == pytest.approx(models["llama"].score(PROMPT, RESPONSE), **CLOSE)
+    assert found.overall == pytest.approx(models["llama"].score(PROMPT, (message,)), **CLOSE)
+
+
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_thinking_in_a_field_of_its_own_is_read_by_every_way_of_rendering(models, family) -> None:
+    template = models[family].template
+    message = Message("assistant", "The answer is 42.", {"reasoning_content": THOUGHT})
+    modes = ("chat", "text") if family == "llama" else ("pair",)
+    for mode in modes:
+        own = replace(template, mode=mode)
+        assert own.render(PROMPT, (message,)) == own.render(PROMPT, RESPONSE)
 
 
 def test_of_several_turns_the_last_is_taken_apart(models) -> None:

@@ -119,7 +119,7 @@ def test_longer_does_not_win_on_own_data_either() -> None:
     "call,message",
     [
         (lambda: corrupted_pairs([("q", "42")]), "0 of 1 responses have thinking"),
-        (lambda: corrupted_pairs(GOOD, 1000), "n 1000: 30 usable responses and 9 corruptions give 270"),
+        (lambda: corrupted_pairs(GOOD, 1000), "-n 1000: 30 usable responses and 9 corruptions give 270"),
         (
             lambda: corrupted_pairs(GOOD, corruptions=["wrong_step"]),
             "wrong_step_wrong_answer needs to know",

@@ -519,7 +519,7 @@ def test_early_stopping_on_several_sets_needs_the_one_that_counts(trainable, tmp
     sets = {name: Dataset.from_list(chats(4)) for name in ("a", "b")}
     more: dict[str, Any] = {"early_stopping_patience": 1, "eval_strategy": "steps", "eval_steps": 1, "max_steps": 3}
     more |= {"save_strategy": "steps", "save_steps": 1, "load_best_model_at_end": True}
-    with pytest.raises(UsageError, match="metric_for_best_model 'loss': is of none .* 'a', 'b'; .*'eval_a_loss'"):
+    with pytest.raises(UsageError, match=r"metric_for_best_model 'loss': is of none .* 'a', 'b'; .*'eval_a_loss'"):
         trainer(trainable["llama"], chats(4), tmp_path, parts={"eval_dataset": sets}, **more)
     made = trainer(
         trainable["llama"],

@@ -70,7 +70,7 @@ def explain(
     checks.running(dtype, device, attention)
     checks.model_folders([model])
     from rewardsmith.encoding.template import plain
-    from rewardsmith.evaluation.thinking_page import page
+    from rewardsmith.evaluation.thinking_page import marked, page
     from rewardsmith.model.reward_model import RewardModel
     from rewardsmith.model.thinking_scores import score_thinking
 
@@ -84,7 +84,7 @@ def explain(
         except OSError as error:
             raise FileError(f"{output}: cannot be written: {error.strerror or error}") from error
     if as_json:
-        console.print_json(score.as_dict())
+        console.print_json({**score.as_dict(), "marked_step": marked(score)[0]})
         return
     if not quiet:
         _show(score)
@@ -126,7 +126,7 @@ def _row(
 
 
 def _show(score: Any) -> None:
-    from rewardsmith.evaluation.thinking_page import SCALE, parts
+    from rewardsmith.evaluation.thinking_page import SCALE, marked, parts
 
     values = [(f"{name}: {meaning}", _number(value)) for name, value, meaning in parts(score)]
     console.table("reward", ("part", "reward"), values)
@@ -135,11 +135,17 @@ def _show(score: Any) -> None:
     if score.has_thinking:
         facts += f", {score.repetition:.0%} repeated" + ("" if score.closed else ", never closed")
     console.note(facts if score.has_thinking else "no thinking")
-    steps = [
-        (" ".join(step.text.split())[:90], step.part, f"{step.reward:.3f}", f"{step.change:+.3f}")
-        for step in score.steps
+    judged = any(step.probability is not None for step in score.steps)
+    place, mark = marked(score)
+    rows = [
+        (
+            " ".join(step.text.split())[:90] + (f" <- {mark}" if index == place else ""),
+            *(step.part, f"{step.reward:.3f}", f"{step.change:+.3f}"),
+            *([_number(step.probability)] if judged else []),
+        )
+        for index, step in enumerate(score.steps)
     ]
-    console.table("steps", ("step", "part", "reward", "change"), steps)
+    console.table("steps", ("step", "part", "reward", "change", *(["right"] if judged else [])), rows)
 
 
 def _number(value: float | None) -> str:

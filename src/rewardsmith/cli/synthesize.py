@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rewardsmith.cli import console
-from rewardsmith.cli.options import Json, Quiet, two_tags
+from rewardsmith.cli.options import Json, Quiet, SkipBad, two_tags
 from rewardsmith.errors import UsageError
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def synthesize(
         RowFormat,
         typer.Option("--format", help="pairs, or stepwise: two rows a pair, every step of them labelled."),
     ] = RowFormat.pairs,
+    skip_bad: SkipBad = False,
     seed: Annotated[int, typer.Option("--seed", help="Another seed gives other pairs.")] = 0,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -94,8 +95,8 @@ def synthesize(
     """
     if kind not in _KINDS:
         raise UsageError(f"KIND is {kind!r}; known are {', '.join(_KINDS)}")
-    if source is None and (corrupt or answer_mark is not None):
-        raise UsageError("--corrupt and --answer-mark are for own data; name it with --from")
+    if source is None and (corrupt or skip_bad or answer_mark is not None):
+        raise UsageError("--corrupt, --answer-mark and --skip-bad are for own data; name it with --from")
     if source is not None and (families is not None or held_out is not None or difficulty is not None):
         unused = "--families, --hold-out-families and --difficulty"
         raise UsageError(f"{unused} are for made-up problems; leave them out with --from")
@@ -113,7 +114,8 @@ def synthesize(
     worse = _corruptions(corruptions)
     left_out = None
     if source is not None:
-        made, left_out = _from_own_data(source, pairs, seed, worse, tags, answer_mark, corrupt, quiet or as_json)
+        how = {"corrupt": corrupt, "skip_bad": skip_bad, "quiet": quiet or as_json}
+        made, left_out = _from_own_data(source, pairs, seed, worse, tags, answer_mark, **how)
         _warn_of_bare_responses(made, tags)
         files = {output: made}
     else:
@@ -163,7 +165,9 @@ def _from_own_data(
     corruptions: list[str] | None,
     tags: Tags | None,
     answer_mark: str | None,
+    *,
     corrupt: bool,
+    skip_bad: bool,
     quiet: bool,
 ) -> tuple[list[ThinkingPair], int]:
     """The pairs, and how many responses were left out because they cannot be taken apart."""
@@ -176,10 +180,10 @@ def _from_own_data(
         rows = read_rows(source, tick=tick)
         first = next(rows, None)
         if first is not None and first.data is not None and _is_response(first.data):
-            good = list(_responses(source, first, rows))
+            good = list(_responses(source, first, rows, skip_bad))
             corrupt = True
         else:
-            comparisons = list(load_comparisons(source))
+            comparisons = list(load_comparisons(source, skip_bad=skip_bad))
             good = [(item.prompt, text_of(item.responses[_best(item)])) for item in comparisons] if corrupt else []
             if not corrupt:
                 texts = [text_of(response) for item in comparisons for response in item.responses]
@@ -251,20 +255,25 @@ def _is_response(row: dict[str, Any]) -> bool:
     return "prompt" in row and "response" in row and "helpfulness" not in row
 
 
-def _responses(source: str, first: Any, rest: Iterator[Any]) -> Iterator[tuple[Text, str]]:
-    """Prompt and response of each row; a row without them is an error with its place."""
+def _responses(source: str, first: Any, rest: Iterator[Any], skip_bad: bool) -> Iterator[tuple[Text, str]]:
+    """Prompt and response of each row; a row without them is an error with its place, or left out and counted."""
     from rewardsmith.data.fields import required, text, text_or_messages
     from rewardsmith.data.problems import RowError
     from rewardsmith.errors import DataError
 
+    bad = 0
     for row in [first, *rest]:
         place = {"file": row.source.file, "line": row.source.line}
-        if row.data is None:
-            raise DataError(row.error or "cannot be read", **place)
         try:
+            if row.data is None:
+                raise RowError(row.error or "cannot be read", rule="unreadable")
             yield text_or_messages(required(row.data, "prompt"), "prompt"), text(row.data, "response")
         except RowError as error:
-            raise DataError(error.message, **place, field=error.field) from error
+            bad += 1
+            if not skip_bad:
+                raise DataError(error.message, **place, field=error.field) from error
+    if bad:
+        console.warn(f"{source}: {bad} bad row{'s' * (bad > 1)} left out")
 
 
 def _best(item: Comparison) -> int:

@@ -73,4 +73,5 @@ def require_unicode(value: Any) -> None:
 def _syntax_message(text: str, error: json.JSONDecodeError) -> str:
     if "\x00" in text:
         return f"holds a NUL byte at column {text.index(chr(0)) + 1}, the file is binary or damaged"
-    return f"is not valid JSON: {error.msg} at column {error.colno}, each line must be one complete JSON object"
+    what = error.msg.removesuffix(" at")
+    return f"is not valid JSON: {what} at column {error.colno}, each line must be one complete JSON object"

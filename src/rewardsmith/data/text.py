@@ -5,12 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 
-from rewardsmith.types import Comparison, Message, Text
+from rewardsmith.types import THINKING_FIELDS, Comparison, Message, Text
 
 
 def flat(text: Text) -> str:
-    """The words of a text or of all its turns, without roles."""
-    return text if isinstance(text, str) else "\n".join([message.content for message in text])
+    """The words of a text or of all its turns, thinking in a field of its own included, without roles."""
+    return text if isinstance(text, str) else "\n".join([_words(message) for message in text])
+
+
+def _words(message: Message) -> str:
+    if not message.extra:
+        return message.content
+    thought = [str(message.extra[name]) for name in THINKING_FIELDS if message.extra.get(name)]
+    return "\n".join([*thought, message.content])
 
 
 def normalised(text: Text) -> str:

@@ -13,7 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from rewardsmith.encoding.kept_thinking import has_thinking, lost_thinking, ways_to_keep
+from rewardsmith.encoding.parsed_thinking import in_content, parted
 from rewardsmith.errors import TemplateError
+from rewardsmith.thinking.boundary import tokenizer_tags
+from rewardsmith.thinking.tags import THINK, Tags
 from rewardsmith.types import Message, Text
 
 Mode = Literal["chat", "text", "pair"]
@@ -101,6 +104,8 @@ class Template:
         Raises:
             TemplateError: the template refuses the messages, drops the thinking, or doubles the BOS token.
         """
+        if self.mode != "chat":
+            response = in_content(response, self._tags())
         if self.mode == "pair":
             return self._pair(plain(prompt), plain(response), max_length)
         variables = {**self.kwargs, **(kwargs or {})}
@@ -136,11 +141,26 @@ class Template:
         return self._text(plain(prompt), plain(response))
 
     def _chat(self, prompt: Text, response: Text, tools: Any, variables: Mapping[str, Any]) -> Rendered:
-        turns = [message.as_dict() for message in as_messages(prompt, "user")]
-        answer = [message.as_dict() for message in as_messages(response, "assistant")]
+        turns = _dicts(prompt, "user")
+        answer = _dicts(self._told(turns, response, tools, variables), "assistant")
         text, before = self.written(turns, answer, tools, variables)
         ids, start = self._tokens(text), self._tokens(before) if before else []
         return self._finish(ids, common_prefix(ids, start))
+
+    def _told(self, turns: list[dict], response: Text, tools: Any, variables: Any) -> Text:
+        """The response; thinking in a field that the template does not know goes into the content, between tags."""
+        bare, thought = parted(response)
+        if not thought:
+            return response
+        with suppress(TemplateError):
+            both = [turns + _dicts(one, "assistant") for one in (response, bare)]
+            known, without = (self._apply(one, tools, variables, generation=False) for one in both)
+            if known != without:
+                return response
+        return in_content(response, self._tags())
+
+    def _tags(self) -> Tags:
+        return tokenizer_tags(self.tokenizer) or THINK
 
     def written(self, turns: list[dict], answer: list[dict], tools: Any, variables: Any) -> tuple[str, str]:
         """Prompt and response as text, the thinking in it; and the prompt as it stands before a response."""
@@ -247,6 +267,10 @@ def _message(turn: Any) -> Message:
     return Message(
         turn["role"], content, {k: v for k, v in turn.items() if k not in ("role", "content") and v is not None}
     )
+
+
+def _dicts(text: Text, role: str) -> list[dict[str, Any]]:
+    return [message.as_dict() for message in as_messages(text, role)]
 
 
 def as_messages(text: Text, role: str) -> tuple[Message, ...]:

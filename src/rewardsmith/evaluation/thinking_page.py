@@ -93,7 +93,7 @@ def number(value: float | None, *, signed: bool = False) -> str:
 
 def _shaded(score: ThinkingScore, shade: Callable[[Step], str]) -> Iterator[str]:
     """The response's text, step by step; what lies between is tags and blanks."""
-    at, part, (worst, mark) = 0, None, _worst(score)
+    at, part, (worst, mark) = 0, None, marked(score)
     for index, step in enumerate(score.steps):
         if gap := score.response[at : step.start]:
             yield f'<span style="opacity:.6">{escaped(gap)}</span>'
@@ -105,7 +105,7 @@ def _shaded(score: ThinkingScore, shade: Callable[[Step], str]) -> Iterator[str]
         yield f'<span style="opacity:.6">{escaped(rest)}</span>'
 
 
-def _worst(score: ThinkingScore) -> tuple[int | None, str]:
+def marked(score: ThinkingScore) -> tuple[int | None, str]:
     """The step to look at first, and what is said of it: the least likely one to be right, or the largest fall.
 
     None where no step is more likely wrong than right, or the fall is small beside the other changes.
@@ -113,8 +113,10 @@ def _worst(score: ThinkingScore) -> tuple[int | None, str]:
     right = [step.probability for step in score.steps if step.probability is not None]
     if right:
         least = min(right)
-        marked = len(right) > 1 and least < 0.5
-        return (right.index(least), f"least likely right, p = {number(least)}") if marked else (None, "")
+        if len(right) < 2 or least >= 0.5:
+            return None, ""
+        place = next(index for index, step in enumerate(score.steps) if step.probability == least)
+        return place, f"least likely right, p = {number(least)}"
     fall = score.curve.fall
     return (None, "") if fall is None else (fall, f"largest fall {number(score.steps[fall].change, signed=True)}")
 

@@ -10,9 +10,9 @@ from rewardsmith.errors import UsageError
 from rewardsmith.thinking.boundary import tokenizer_tags
 from rewardsmith.thinking.parse import count_tags, split_thinking
 from rewardsmith.thinking.tags import THINK, Tags
+from rewardsmith.types import THINKING_FIELDS
 
 # Where tokenizers that parse responses put the thinking, so that no tag is left in the content.
-_PARSED = ("reasoning_content", "reasoning", "thinking")
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class ThinkFormat:
         """Whether one completion has the form."""
         if not isinstance(completion, str):
             message = completion[-1] if completion else {}
-            if thought := next((message[name] for name in _PARSED if message.get(name)), None):
+            if thought := next((message[name] for name in THINKING_FIELDS if message.get(name)), None):
                 return bool(str(thought).strip() and (message.get("content") or "").strip())
             completion = message.get("content") or ""
         prefilled = self.prefilled

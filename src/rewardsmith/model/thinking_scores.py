@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from rewardsmith.encoding.parsed_thinking import in_content
 from rewardsmith.encoding.places import Placed, place
 from rewardsmith.encoding.template import Rendered, coerce
 from rewardsmith.encoding.tree import Tree
@@ -17,16 +18,13 @@ from rewardsmith.model.steps import Curve, Part, Step, curve, split_steps
 from rewardsmith.shaping import RepetitionPenalty
 from rewardsmith.thinking.boundary import tokenizer_tags
 from rewardsmith.thinking.tags import THINK, Tags
-from rewardsmith.types import Message, ScoredResponse, Text
+from rewardsmith.types import ScoredResponse, Text
 
 if TYPE_CHECKING:
     from rewardsmith.model.reward_model import RewardModel
 
 Reading = tuple[ScoredResponse, float | None]
 """The reward at one place, and the probability that the step which ends there is right (with a process head)."""
-
-# Where tokenizers that parse responses put the thinking, so that no tag is left in the content.
-_PARSED = ("reasoning_content", "reasoning", "thinking")
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +211,7 @@ def ask_thinking(
     """
     check_causal(model)
     prompt = coerce(prompt)
-    response = _with_thinking(coerce(response), tags or tokenizer_tags(model.template.tokenizer) or THINK)
+    response = in_content(coerce(response), tags or tokenizer_tags(model.template.tokenizer) or THINK)
     full = model.render(prompt, response, **(variables or {}))
     placed = place(model.template, prompt, response, full, tags=tags, **(variables or {}))
     alone = None
@@ -301,19 +299,6 @@ def _answers(one: AskedThinking) -> Iterator[tuple[int, int]]:
     yield 0, len(parts.head)
     for block, (_, end) in zip(parts.blocks, parts.spans, strict=True):
         yield end + len(block.close), end + len(block.close) + len(block.after)
-
-
-def _with_thinking(response: Text, tags: Tags) -> Text:
-    """The last turn with the thinking of its own field in its content, in tags."""
-    if isinstance(response, str) or not response:
-        return response
-    last = response[-1]
-    thought = next((last.extra[name] for name in _PARSED if last.extra.get(name)), None)
-    if not isinstance(thought, str) or tags.close in last.content:
-        return response
-    extra = {name: value for name, value in last.extra.items() if name not in _PARSED}
-    content = f"{tags.open}\n{thought.strip(chr(10))}\n{tags.close}\n\n{last.content}"
-    return (*response[:-1], Message(last.role, content, extra))
 
 
 def _replaced(response: Text, content: str) -> Text:

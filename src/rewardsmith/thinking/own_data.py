@@ -94,7 +94,7 @@ def corrupted_pairs(
     n = len(usable) if n is None else n
     if n > len(usable) * len(names):
         raise UsageError(
-            f"n {n}: {len(usable)} usable responses and {len(names)} corruptions give {len(usable) * len(names)} "
+            f"-n {n}: {len(usable)} usable responses and {len(names)} corruptions give {len(usable) * len(names)} "
             "pairs; ask for fewer"
         )
     rng = random.Random(f"corrupted-{seed}")
