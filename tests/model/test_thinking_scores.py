@@ -301,6 +301,8 @@ def test_encoders_and_unequal_lists_are_refused(models) -> None:
         models["bert"].score_thinking(PROMPT, RESPONSE)
     with pytest.raises(UsageError, match="not 1 and 2"):
         score_thinking(models["llama"], ["a"], ["b", "c"])
+    with pytest.raises(UsageError, match=r"tags \('<plan>', '</plan>'\): give custom_tags\(open, close\)"):
+        models["llama"].score_thinking(PROMPT, RESPONSE, tags=("<plan>", "</plan>"))
     assert score_thinking(models["llama"], [], []) == []
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from rewardsmith.encoding.parsed_thinking import in_content
 from rewardsmith.encoding.places import Placed, place
 from rewardsmith.encoding.template import Rendered, coerce
 from rewardsmith.encoding.tree import Tree
-from rewardsmith.errors import ModelError
+from rewardsmith.errors import ModelError, UsageError
 from rewardsmith.model.as_loaded import as_loaded
 from rewardsmith.model.read_places import read_places, tree_of
 from rewardsmith.model.response_scores import check_lengths, scored
@@ -210,6 +211,8 @@ def ask_thinking(
     :func:`score_thinking`.
     """
     check_causal(model)
+    if not isinstance(tags, (Tags, NoneType)):
+        raise UsageError(f"tags {tags!r}: give custom_tags(open, close) of rewardsmith.thinking")
     prompt = coerce(prompt)
     response = in_content(coerce(response), tags or tokenizer_tags(model.template.tokenizer) or THINK)
     full = model.render(prompt, response, **(variables or {}))
