@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -96,15 +96,14 @@ def two_tags(context: typer.Context, value: tuple[str, str] | None) -> tuple[str
     return value
 
 
+def tags_option(text: str) -> Any:
+    """``--think-tags``; what it is for without it differs."""
+    # Eager: before what it swallowed is missed.
+    return typer.Option("--think-tags", metavar="OPEN CLOSE", callback=two_tags, is_eager=True, help=text)
+
+
 ThinkTags = Annotated[
-    tuple[str, str] | None,
-    typer.Option(
-        "--think-tags",
-        metavar="OPEN CLOSE",
-        callback=two_tags,
-        is_eager=True,  # before what it swallowed is missed
-        help="Tags of the thinking, two values; default: those of all known models.",
-    ),
+    tuple[str, str] | None, tags_option("Tags of the thinking, two values; default: those of all known models.")
 ]
 Attention = Annotated[
     str | None,

@@ -77,7 +77,7 @@ def _layer(text: str | None) -> int | str | None:
 
 def _report(result: HeadResult) -> dict[str, Any]:
     prepared, validation = result.prepared, result.validation
-    report: dict[str, Any] = {
+    return {
         "comparisons": len(prepared.comparisons),
         "dropped": prepared.dropped,
         "tokens": result.tokens,
@@ -88,16 +88,8 @@ def _report(result: HeadResult) -> dict[str, Any]:
         "train_loss": result.fit.loss,
         "seconds": result.seconds,
         "ensemble": None if result.model.members is None else len(result.model.members),
-        "cross_validation": None,
+        "cross_validation": validation and validation.as_dict(),
     }
-    if validation is not None and validation.folds:
-        report["cross_validation"] = {
-            "folds": validation.folds,
-            "accuracy": validation.accuracy[validation.best].as_dict(),
-            "log_loss": float(validation.log_loss[validation.best]),
-            "note": validation.note,
-        }
-    return report
 
 
 def _warn(report: dict[str, Any]) -> None:

@@ -160,7 +160,7 @@ def _measure(
 
 def _report(result: ProcessResult) -> dict[str, Any]:
     prepared, validation, model = result.prepared, result.validation, result.model
-    report: dict[str, Any] = {
+    return {
         "responses": len(prepared.asked),
         "steps": len(prepared.labels),
         "right_steps": int((prepared.labels > 0.5).sum()),
@@ -175,16 +175,8 @@ def _report(result: ProcessResult) -> dict[str, Any]:
         "ridge_chosen_by": model.contract.process["ridge chosen by"],
         "train_loss": result.fit.loss,
         "seconds": result.seconds,
-        "cross_validation": None,
+        "cross_validation": validation and validation.as_dict(),
     }
-    if validation is not None and validation.folds:
-        report["cross_validation"] = {
-            "folds": validation.folds,
-            "accuracy": validation.accuracy[validation.best].as_dict(),
-            "log_loss": float(validation.log_loss[validation.best]),
-            "note": validation.note,
-        }
-    return report
 
 
 def _warn(report: dict[str, Any]) -> None:

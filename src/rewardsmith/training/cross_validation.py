@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy.linalg import qr
@@ -58,6 +59,13 @@ class CrossValidation:
     def ridge(self) -> float:
         """The ridge to fit with."""
         return float(self.ridges[self.best])
+
+    def as_dict(self) -> dict[str, Any] | None:
+        """The best ridge's, for ``--json``; None without folds."""
+        if not self.folds:
+            return None
+        accuracy, log_loss = self.accuracy[self.best].as_dict(), float(self.log_loss[self.best])
+        return {"folds": self.folds, "accuracy": accuracy, "log_loss": log_loss, "note": self.note}
 
 
 def choose_ridge(

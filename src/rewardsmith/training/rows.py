@@ -8,7 +8,6 @@ data have them: one score per response, or a list of one per attribute, None for
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,15 +16,19 @@ from rewardsmith.data import fields
 from rewardsmith.encoding.template import Template, coerce
 from rewardsmith.errors import DataError
 from rewardsmith.training.prepare import IDENTICAL, TOO_LONG, render_all
+from rewardsmith.training.row_checks import (
+    check_labels,
+    check_prompt,
+    check_ratings,
+    check_starts,
+    check_tokens,
+    sequences,
+)
 from rewardsmith.types import Comparison, Source, Text
 
 COLUMNS = ("chosen_ids", "rejected_ids", "ids", "ranks", "response_start", "margin", "weight", "probability", "scores")
 _LEGACY = {"chosen_input_ids": "chosen_ids", "rejected_input_ids": "rejected_ids"}
 _DROP = "_dropped_because"
-_NO_START = (
-    "and pooling 'mean' must know where the response begins: give text as prompt, chosen and rejected, tokens with a "
-    "column response_start, one number a response"
-)
 
 
 @dataclass
@@ -101,23 +104,6 @@ def _probability(comparison: Comparison, *, swapped: bool) -> float | None:
     if comparison.probability is None:
         return 0.5 if comparison.ranks[0] == comparison.ranks[1] else None
     return 1.0 - comparison.probability if swapped else comparison.probability
-
-
-def check_labels(row: Mapping[str, Any], index: int) -> None:
-    """Refuse labels that mean nothing.
-
-    Raises:
-        DataError: naming the row, the column, the value and the rule.
-    """
-    rules = {
-        "probability": (lambda value: 0 <= value <= 1, "must be in [0, 1]"),
-        "weight": (lambda value: 0 < value < math.inf, "must be finite and > 0"),
-        "margin": (lambda value: 0 <= value < math.inf, "must be finite and >= 0"),
-    }
-    for name, (holds, rule) in rules.items():
-        value = row.get(name)
-        if value is not None and not (isinstance(value, (int, float)) and holds(value)):
-            raise DataError(f"{value!r}: {rule}", file="row", line=index + 1, field=name)
 
 
 def _reason(ids: Sequence[Sequence[int]], max_length: int | None) -> str:
@@ -210,64 +196,8 @@ def _mark(
     check_tokens(row, index, vocabulary)
     check_starts(row, index, needed=starts)
     if attributes:
-        _check_ratings(row, index, attributes)
+        check_ratings(row, index, attributes)
     return {_DROP: _reason(sequences(row), max_length)}
-
-
-def _check_ratings(row: Mapping[str, Any], index: int, attributes: Sequence[str]) -> None:
-    """Rows that are tokens already have a rating of each attribute, None or NaN where it is unknown."""
-    responses, count, scores = len(sequences(row)), len(attributes), row.get("scores")
-    sizes = [len(one) if isinstance(one, list) else 0 for one in scores] if isinstance(scores, list) else None
-    if sizes != [count] * responses:
-        rule = f"must hold for each of {responses} responses a list of {count} numbers: {', '.join(attributes)}"
-        raise DataError(f"{rule} (null for unknown)", file="row", line=index + 1, field="scores")
-
-
-def check_tokens(row: Mapping[str, Any], index: int, vocabulary: int) -> None:
-    """Refuse token rows that the network cannot read.
-
-    Raises:
-        DataError: an empty response, or a token id outside [0, ``vocabulary``); naming the row, the column and the id.
-    """
-    lists = [("ids", ids) for ids in row.get("ids") or ()]
-    for name, ids in lists or [(name, row.get(name)) for name in ("chosen_ids", "rejected_ids")]:
-        if not ids:
-            raise DataError("holds no token: a response needs one at least", file="row", line=index + 1, field=name)
-        wrong = next((one for one in (min(ids), max(ids)) if not 0 <= one < vocabulary), None)
-        if wrong is not None:
-            rule = f"token {wrong} is not in [0, {vocabulary}): tokenise with this model's tokenizer"
-            raise DataError(rule, file="row", line=index + 1, field=name)
-
-
-def check_starts(row: Mapping[str, Any], index: int, *, needed: bool) -> None:
-    """Refuse token rows whose ``response_start`` names no place of theirs, or is missing where it is ``needed``.
-
-    Raises:
-        DataError: naming the row, the value and the rule.
-    """
-    starts, lengths = row.get("response_start"), [len(ids) for ids in sequences(row)]
-    if starts is None:
-        if needed:
-            raise DataError(f"is missing, {_NO_START}", file="row", line=index + 1, field="response_start")
-        return
-    if len(starts) != len(lengths) or not all(0 <= at < n for at, n in zip(starts, lengths, strict=True)):
-        rule = f"must hold one place a response, from 0 and below {lengths}"
-        raise DataError(f"{starts}: {rule}", file="row", line=index + 1, field="response_start")
-
-
-def check_prompt(comparison: Comparison, index: int, *, joined: bool = False) -> None:
-    """Refuse comparisons that do not say where the response begins: tokens, and text that begins with its prompt.
-
-    Args:
-        joined: the prompt stands in the responses.
-
-    Raises:
-        DataError: naming the row and the remedy.
-    """
-    if comparison.token_ids is not None:
-        raise DataError(f"holds tokens, {_NO_START}", file="row", line=index + 1)
-    if joined:
-        raise DataError(f"is missing, {_NO_START}", file="row", line=index + 1, field="prompt")
 
 
 def _without_dropped(dataset: Any, counted: bool, name: str) -> tuple[Any, RowCount]:
@@ -302,11 +232,6 @@ def _holds_tokens(row: Mapping[str, Any]) -> bool:
     several = row.get("ids")
     pair = row.get("chosen_ids", row.get("chosen_input_ids"))
     return isinstance(pair, list) or (isinstance(several, list) and bool(several) and isinstance(several[0], list))
-
-
-def sequences(row: Mapping[str, Any]) -> list[list[int]]:
-    """The token lists of a token row, chosen first."""
-    return row["ids"] if row.get("ids") else [row["chosen_ids"], row["rejected_ids"]]
 
 
 def is_standard(dataset: Any) -> bool:
